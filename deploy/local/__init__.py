@@ -1,0 +1,1 @@
+"""A laptop's Kafka, and `make run`: both stages with generated flows."""

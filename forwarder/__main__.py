@@ -1,0 +1,35 @@
+"""The command line of stage two: ``python -m forwarder``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from shared.commandline import Program
+
+PROGRAM: Final = Program(
+    module="forwarder",
+    script="sluiceway-forwarder",
+    description="Consumes flow records from Kafka, cuts them into batches, and delivers each batch once to each sink.",
+    examples="""\
+  python -m forwarder serve --config sluiceway.yaml
+  python -m forwarder serve --sink lake
+  python -m forwarder tail --format json | head
+  python -m forwarder check-config --config sluiceway.yaml
+""",
+    commands=(
+        "forwarder.commands.serve",
+        "forwarder.commands.tail",
+        "forwarder.commands.check_config",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, and answer the exit status: 0 done, 2 usage or configuration, 1 anything else."""
+    return PROGRAM.run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,453 @@
+"""The consumer of one sink: which partitions are ours, from where they are read, and what is committed.
+
+Everything here runs in the sink's own thread; the callbacks of the Kafka client too, inside :meth:`LogConsumer.poll`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from shared.errors import SluicewayError
+from shared.kafka import admin, consumer, consumer_properties
+from shared.log import Throttle, get_logger
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from confluent_kafka import Consumer, Message
+    from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
+
+    from shared.config import KafkaConfig
+
+LOOKUP_SECONDS: Final = 15.0
+"""How long an assignment may take to find out from where to read."""
+HIGH_EVERY_SECONDS: Final = 5.0
+"""How often the ends of our partitions are asked for: what was fetched last says little while nothing is fetched."""
+NOTHING_COMMITTED: Final = -1
+
+
+class OffsetAboveEndError(SluicewayError):
+    """The group's offset lies above the end of the log: messages that were delivered are gone from it."""
+
+
+class BrokenConsumerError(Exception):
+    """The consumer cannot go on as it is; a new one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """From where a partition is read, and how many of its messages have expired unread."""
+
+    offset: int
+    expired: int
+
+
+def place(committed: int, low: int, high: int, partition: int) -> Place:
+    """Decide from where to read, by the group's offset and the log's first and next offset.
+
+    A group that never committed begins at the first offset. Nothing else is ever skipped in silence: raises
+    OffsetAboveEndError when the log ends before the offset.
+    """
+    if committed < 0:
+        return Place(low, 0)
+    if committed > high:
+        raise OffsetAboveEndError(
+            f"partition {partition} ends at offset {high}, but this group has delivered up to {committed}: the topic has"
+            " lost messages or was made again. Find out why; then, to go on with what it holds now, stop all members of"
+            " the group and set its offset: kafka-consumer-groups.sh --reset-offsets --to-earliest"
+        )
+    if committed < low:
+        return Place(low, low - committed)
+    return Place(committed, 0)
+
+
+@dataclass(slots=True)
+class Partition:
+    """One partition that is ours.
+
+    ``position`` is the offset of the message that comes next, ``acknowledged`` the lowest cut that no sink has
+    acknowledged, ``committed`` what Kafka has of it, ``high`` the offset after the last message.
+    """
+
+    number: int
+    topic_id: str
+    position: int
+    acknowledged: int
+    committed: int
+    high: int
+    stopped: str | None = None
+    gap: int | None = None
+
+
+class Listener(Protocol):
+    """Who is told about partitions that come and go; called inside ``poll``."""
+
+    def assigned(self, partition: Partition, expired: int) -> None:
+        """Begin a partition at its position."""
+        ...
+
+    def revoking(self, partitions: Sequence[int]) -> None:
+        """Finish what is in hand of partitions that are about to go, for a few seconds at most."""
+        ...
+
+    def gone(self, partitions: Sequence[int]) -> None:
+        """Forget partitions: from now on they are somebody else's."""
+        ...
+
+    def expired(self, partition: Partition, low: int) -> None:
+        """Go on at ``low``: the messages from the partition's position to there are gone."""
+        ...
+
+
+class LogConsumer:
+    """Reads one topic as a member of a consumer group, and commits only what it is told was acknowledged."""
+
+    def __init__(self, config: KafkaConfig, *, topic: str, group_id: str, client_id: str, listener: Listener) -> None:
+        self._config = config
+        self._topic = topic
+        self._group_id = group_id
+        self._client_id = client_id
+        self._listener = listener
+        self._log = get_logger("consumer").bind(group=group_id)
+        self._throttle = Throttle()
+        self._partitions: dict[int, Partition] = {}
+        self._failure: Exception | None = None
+        self._out_of_range: set[int] = set()
+        self._committing = False
+        self._paused = False
+        self._joined = False
+        self._complaint: str | None = None
+        self._highs: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
+        self._highs_asked = 0.0
+        self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
+
+    def open(self) -> None:
+        """Join the group; partitions come later, inside ``poll``."""
+        properties = consumer_properties(self._config, self._group_id, self._client_id)
+        properties["on_commit"] = self._on_commit
+        # New partitions are found, and a topic that was missing, within this time instead of five minutes.
+        properties.setdefault("topic.metadata.refresh.interval.ms", "30000")
+        self._admin = admin(self._config, f"{self._client_id}-admin")
+        self._consumer = consumer(properties)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    @property
+    def partitions(self) -> Mapping[int, Partition]:
+        """The partitions that are ours now."""
+        return self._partitions
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given us our share, which may be nothing."""
+        return self._joined
+
+    @property
+    def complaint(self) -> str | None:
+        """What Kafka said instead of messages, since the last message."""
+        return self._complaint
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        """Return what comes within ``timeout`` seconds, in the order of each partition.
+
+        Raises BrokenConsumerError when only a new consumer can go on, and OffsetAboveEndError.
+        """
+        try:
+            self._follow_the_start()
+            messages = self._client.consume(max_messages, timeout)
+        except KafkaException as error:
+            raise BrokenConsumerError(str(error)) from error
+        finally:
+            self._raise_failure()
+        sought: set[int] = set()
+        return [message for message in messages if self._is_next(message, sought)]
+
+    def commit(self) -> None:
+        """Commit what was acknowledged since the last commit, in one request, unless one is under way."""
+        if self._committing:
+            return
+        offsets = self._to_commit(self._partitions)
+        if offsets:
+            try:
+                self._client.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as error:
+                self._commit_failed(error.args[0])
+            else:
+                self._committing = True
+
+    def stop(self, partition: Partition, offset: int, reason: str) -> None:
+        """Read nothing more of a partition, from ``offset`` on; the others go on."""
+        partition.stopped = reason
+        partition.position = offset
+        self._client.pause([TopicPartition(self._topic, partition.number)])
+
+    def pause(self) -> None:
+        """Fetch nothing until ``resume``, while ``poll`` keeps us in the group; partitions that come stay paused too."""
+        if not self._paused:
+            self._paused = True
+            self._client.pause(self._names(self._partitions))
+
+    def resume(self) -> None:
+        """Fetch again."""
+        if self._paused:
+            self._paused = False
+            running = [number for number, partition in self._partitions.items() if partition.stopped is None]
+            self._client.resume(self._names(running))
+
+    def refresh_highs(self) -> None:
+        """Bring the ends of our partitions up to date, as far as they are known; called about once a second."""
+        for partition in self._partitions.values():
+            _, high = self._client.get_watermark_offsets(TopicPartition(self._topic, partition.number), cached=True)
+            partition.high = max(partition.high, partition.position, high)
+        for name, future in self._highs.items():
+            ours = self._partitions.get(name.partition)
+            if ours is not None and future.done() and future.exception() is None:
+                ours.high = max(ours.high, future.result().offset)
+        now = time.monotonic()
+        if now - self._highs_asked >= HIGH_EVERY_SECONDS and self._partitions:
+            self._highs_asked = now
+            self._highs = self._list_offsets(self._partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Commit what was acknowledged, and leave the group."""
+        if self._consumer is None:
+            return
+        try:
+            self._commit_now(self._partitions)
+            self._consumer.close()
+        except KafkaException as error:
+            self._log.warning("the consumer could not leave its group in order", error=str(error))
+        finally:
+            self._consumer = None
+            self._admin = None
+
+    @property
+    def _client(self) -> Consumer:
+        if self._consumer is None:
+            raise RuntimeError("open() comes first")
+        return self._consumer
+
+    def _names(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, number) for number in numbers]
+
+    # --- what comes
+
+    def _is_next(self, message: Message, sought: set[int]) -> bool:
+        """Whether a message is the next of a partition that is ours; ``sought`` are those that this poll has moved."""
+        error = message.error()
+        if error is not None:
+            self._complain(message, error)
+            return False
+        number, offset = message.partition(), message.offset()
+        partition = None if number is None else self._partitions.get(number)
+        if partition is None or offset is None or partition.stopped is not None or partition.number in sought:
+            return False
+        if offset < partition.position:
+            return False
+        if offset > partition.position and partition.gap != offset:
+            # The log may have a gap (a transaction's marker), and the client may have lost something: asking again
+            # tells them apart.
+            partition.gap = offset
+            sought.add(partition.number)
+            self._seek(partition, partition.position)
+            return False
+        partition.gap = None
+        partition.position = offset + 1
+        self._complaint = None
+        return True
+
+    def _seek(self, partition: Partition, offset: int) -> None:
+        try:
+            self._client.seek(TopicPartition(self._topic, partition.number, offset))
+        except KafkaException as error:
+            raise BrokenConsumerError(
+                f"partition {partition.number} cannot be read from offset {offset}: {error}"
+            ) from error
+
+    def _complain(self, message: Message, error: KafkaError) -> None:
+        number = message.partition()
+        partition = None if number is None else self._partitions.get(number)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001
+            # What came before it in the same poll has to be cut first.
+            self._out_of_range.add(partition.number)
+            return
+        if error.fatal():
+            raise BrokenConsumerError(error.str())
+        self._complaint = f"Kafka says of {self._topic}: {error.str()}"
+        self._throttle.log(
+            self._log, "warning", error.code(), "Kafka sent an error instead of messages", error=error.str()
+        )
+
+    def _follow_the_start(self) -> None:
+        """Go on where the log's start has passed us, or fail where its end fell behind us."""
+        numbers = [number for number in self._out_of_range if number in self._partitions]
+        self._out_of_range.clear()
+        if not numbers:
+            return
+        lows, highs = self._bounds(numbers)
+        for number in numbers:
+            partition = self._partitions[number]
+            where = place(partition.position, lows[number], highs[number], number)
+            if where.expired:
+                self._tell_expired(partition, where)
+                self._listener.expired(partition, where.offset)
+                partition.position = where.offset
+            self._seek(partition, partition.position)
+
+    def _tell_expired(self, partition: Partition, where: Place) -> None:
+        self._log.error(
+            "messages have expired before they were read: Kafka kept them for too short a time for this lag",
+            partition=partition.number,
+            messages=where.expired,
+            going_on_at=where.offset,
+        )
+
+    # --- partitions that come and go
+
+    def _on_assign(self, _: Consumer, names: list[TopicPartition]) -> None:
+        numbers = sorted(name.partition for name in names)
+        try:
+            begun = self._begin(numbers) if numbers else []
+        except (KafkaException, SluicewayError, BrokenConsumerError) as error:
+            # The protocol of the group needs its answer in any case; poll() tells what happened.
+            self._failure = error
+            begun = []
+        self._client.incremental_assign(
+            [TopicPartition(self._topic, partition.number, partition.position) for partition, _ in begun]
+        )
+        for partition, where in begun:
+            self._partitions[partition.number] = partition
+            if where.expired:
+                self._tell_expired(partition, where)
+            self._listener.assigned(partition, where.expired)
+        if self._paused:
+            self._client.pause(self._names(partition.number for partition, _ in begun))
+        self._joined = True
+        if numbers:
+            self._log.info("partitions were assigned", partitions=numbers, ours=len(self._partitions))
+
+    def _begin(self, numbers: Sequence[int]) -> list[tuple[Partition, Place]]:
+        topic_id = self._topic_id()
+        committed = {}
+        for name in self._client.committed(self._names(numbers), timeout=LOOKUP_SECONDS):
+            if name.error is not None:
+                raise BrokenConsumerError(
+                    f"the group's offset of partition {name.partition} is not known: {name.error}"
+                )
+            committed[name.partition] = name.offset
+        lows, highs = self._bounds(numbers)
+        begun = []
+        for number in numbers:
+            where = place(committed[number], lows[number], highs[number], number)
+            # What was never committed, or skipped, is told to Kafka at once: the next start has to make the same cuts.
+            known = committed[number] if committed[number] == where.offset else NOTHING_COMMITTED
+            partition = Partition(number, topic_id, where.offset, where.offset, known, highs[number])
+            begun.append((partition, where))
+        return begun
+
+    def _topic_id(self) -> str:
+        if self._admin is None:
+            raise RuntimeError("open() comes first")
+        asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOKUP_SECONDS)
+        said = str(asked[self._topic].result().topic_id)
+        # The client writes a UUID in plain base64, whose slash no file name can have; Kafka itself writes it so.
+        return said.replace("+", "-").replace("/", "_").rstrip("=")
+
+    def _bounds(self, numbers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
+        lows = self._list_offsets(numbers, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        highs = self._list_offsets(numbers, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return (
+            {name.partition: future.result().offset for name, future in lows.items()},
+            {name.partition: future.result().offset for name, future in highs.items()},
+        )
+
+    def _list_offsets(
+        self, numbers: Iterable[int], spec: OffsetSpec
+    ) -> Mapping[TopicPartition, Future[ListOffsetsResultInfo]]:
+        if self._admin is None:
+            raise RuntimeError("open() comes first")
+        wanted = dict.fromkeys(self._names(numbers), spec)
+        futures: dict[TopicPartition, Any] = self._admin.list_offsets(wanted, request_timeout=LOOKUP_SECONDS)
+        return futures
+
+    def _on_revoke(self, _: Consumer, names: list[TopicPartition]) -> None:
+        numbers = [name.partition for name in names if name.partition in self._partitions]
+        self._listener.revoking(numbers)
+        self._commit_now(numbers)
+        self._forget(numbers)
+        self._client.incremental_unassign(names)
+        if numbers:
+            self._log.info("partitions were revoked", partitions=sorted(numbers), ours=len(self._partitions))
+
+    def _on_lost(self, _: Consumer, names: list[TopicPartition]) -> None:
+        numbers = [name.partition for name in names if name.partition in self._partitions]
+        self._forget(numbers)
+        self._client.incremental_unassign(names)
+        self._log.warning("partitions were lost: the group went on without us", partitions=sorted(numbers))
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            del self._partitions[number]
+        self._listener.gone(numbers)
+
+    # --- commits
+
+    def _to_commit(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        """What is acknowledged and not committed, of partitions that are ours now: Kafka would take any other too."""
+        ours = [self._partitions[number] for number in numbers if number in self._partitions]
+        return [
+            TopicPartition(self._topic, partition.number, partition.acknowledged)
+            for partition in ours
+            if partition.acknowledged > partition.committed
+        ]
+
+    def _commit_now(self, numbers: Iterable[int]) -> None:
+        offsets = self._to_commit(numbers)
+        if not offsets:
+            return
+        try:
+            results = self._client.commit(offsets=offsets, asynchronous=False) or []
+        except KafkaException as error:
+            self._commit_failed(error.args[0])
+        else:
+            self._committed(results)
+
+    def _on_commit(self, error: KafkaError | None, results: list[TopicPartition]) -> None:
+        self._committing = False
+        if error is not None:
+            self._commit_failed(error)
+        else:
+            self._committed(results)
+
+    def _committed(self, results: Sequence[TopicPartition]) -> None:
+        for result in results:
+            partition = self._partitions.get(result.partition)
+            if result.error is not None:
+                self._commit_failed(result.error)
+            elif partition is not None:
+                partition.committed = max(partition.committed, result.offset)
+
+    def _commit_failed(self, error: KafkaError) -> None:
+        """Say so; the next commit has it again, and until then a crash repeats batches under the same tokens."""
+        self._throttle.log(
+            self._log, "warning", ("commit", error.code()), "offsets could not be committed", error=error.str()
+        )
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        if isinstance(failure, KafkaException):
+            raise BrokenConsumerError(f"an assignment failed: {failure}") from failure
+        raise failure
+
+
+LogConsumerFactory = Callable[[Listener], LogConsumer]

@@ -1,0 +1,308 @@
+"""The policy over every sink: what is in flight, what waits, and when a failed delivery is tried again.
+
+One batch of a partition is in flight at a time, in the order of the log; partitions do not wait for each other. What
+waits is bounded by the caller, who asks :attr:`Delivery.has_room` before it submits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from forwarder.sinks.base import Busy, Done, Outcome, Refused, TooLarge, Trouble
+from shared.log import Throttle, get_logger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from forwarder.cut import Token
+    from forwarder.sinks.base import Sink
+    from shared.metrics import Book
+
+_MAX_DOUBLINGS: Final = 20
+"""Past this the delay is at its cap in any case, and the power of two would only grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How much is handed to a sink at a time, how much may wait, and how long between tries.
+
+    A delay is drawn from 0 to the base doubled with each failure, up to the cap (full jitter).
+    """
+
+    concurrency: int = 2
+    max_queued_records: int = 1_000_000
+    max_queued_bytes: int = 256 << 20
+    base_seconds: float = 0.2
+    cap_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """One batch on its way: its name, its records as columns, and the bytes that they take in memory."""
+
+    token: Token
+    table: pa.Table
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A parcel that needs no more tries, and whether the sink has it (`Done`) or never will."""
+
+    parcel: Parcel
+    outcome: Done | Refused | TooLarge
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is to be seen of a delivery; ``latency_seconds`` is that of the last batch which the sink acknowledged."""
+
+    concurrency: int
+    batches: int
+    records: int
+    bytes: int
+    latency_seconds: float | None
+    last_error: str | None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The parcels of one partition: the first of them is in flight, or waits until it is due."""
+
+    parcels: deque[Parcel] = field(default_factory=deque)
+    running: Parcel | None = None
+    failures: int = 0
+    due: float = 0.0
+
+
+class Delivery:
+    """Delivers parcels to one sink with threads of its own, and tries again for as long as the sink is busy.
+
+    Every method may be called from one other thread, and none but :meth:`wait` and :meth:`close` blocks.
+    ``clock`` gives seconds that never go back, ``jitter`` a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        policy: Policy,
+        *,
+        name: str,
+        book: Book,
+        throttle: Throttle,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._sink = sink
+        self._policy = policy
+        self._name = name
+        self._book = book
+        self._throttle = throttle
+        self._clock = clock
+        self._jitter = jitter
+        self._log = get_logger("delivery")
+        self._changed = threading.Condition()
+        self._lanes: dict[int, _Lane] = {}
+        self._queued_records = 0
+        self._queued_bytes = 0
+        self._finished: list[Finished] = []
+        self._trouble: Busy | None = None
+        self._latency: float | None = None
+        self._last_error: str | None = None
+        self._closing = False
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads; the sink is open by then."""
+        self._book.set("forwarder_concurrency", self._policy.concurrency, sink=self._name)
+        self._book.set("forwarder_breaker_state", 0, sink=self._name)
+        self._gauge()
+        for number in range(self._policy.concurrency):
+            thread = threading.Thread(target=self._work, name=f"deliver-{self._name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another parcel may be submitted; false is the backpressure of the sink."""
+        return (
+            self._queued_records < self._policy.max_queued_records
+            and self._queued_bytes < self._policy.max_queued_bytes
+        )
+
+    @property
+    def trouble(self) -> Busy | None:
+        """What the sink answered last, if that was not an acknowledgement."""
+        return self._trouble
+
+    def status(self) -> Status:
+        """Show how it does; may be asked by any thread."""
+        with self._changed:
+            return Status(
+                concurrency=self._policy.concurrency,
+                batches=sum(len(lane.parcels) for lane in self._lanes.values()),
+                records=self._queued_records,
+                bytes=self._queued_bytes,
+                latency_seconds=self._latency,
+                last_error=self._last_error,
+            )
+
+    def in_flight(self) -> dict[int, int]:
+        """How many parcels each partition has here, waiting ones included."""
+        with self._changed:
+            return {partition: len(lane.parcels) for partition, lane in self._lanes.items() if lane.parcels}
+
+    def submit(self, parcel: Parcel) -> None:
+        """Take a parcel, behind those of its partition."""
+        with self._changed:
+            self._lanes.setdefault(parcel.token.partition, _Lane()).parcels.append(parcel)
+            self._count(parcel, 1)
+            self._changed.notify_all()
+        self._gauge()
+
+    def take_finished(self) -> list[Finished]:
+        """Return what has finished since the last call, in the order of the log within a partition."""
+        with self._changed:
+            finished, self._finished = self._finished, []
+        return finished
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until something has finished, and return whether it has before ``timeout`` seconds were over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._finished), timeout)
+
+    def forget_waiting(self, partitions: Iterable[int]) -> None:
+        """Drop the parcels of these partitions that no thread has in hand now; their batches stay in Kafka."""
+        with self._changed:
+            for partition in partitions:
+                lane = self._lanes.get(partition)
+                if lane is not None:
+                    self._drop([parcel for parcel in lane.parcels if parcel is not lane.running], lane)
+        self._gauge()
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Drop all parcels of these partitions; what a thread has in hand may still be delivered, but is not told."""
+        with self._changed:
+            for partition in partitions:
+                lane = self._lanes.pop(partition, None)
+                if lane is not None:
+                    self._drop(list(lane.parcels), lane)
+            gone = set(partitions)
+            self._finished = [one for one in self._finished if one.parcel.token.partition not in gone]
+        self._gauge()
+
+    def close(self, timeout: float) -> None:
+        """End the threads; wait at most ``timeout`` seconds for what they have in hand."""
+        deadline = self._clock() + timeout
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock()))
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            lane, parcel = taken
+            began = self._clock()
+            outcome = self._try(parcel)
+            self._settle(lane, parcel, outcome, self._clock() - began)
+            self._gauge()
+
+    def _take(self) -> tuple[_Lane, Parcel] | None:
+        """Wait for a parcel that is due, and take it in hand; None when we are closing."""
+        with self._changed:
+            while not self._closing:
+                now = self._clock()
+                waiting = [lane for lane in self._lanes.values() if lane.parcels and lane.running is None]
+                # The one that is due longest, so that no partition is passed over for ever.
+                lane = min(waiting, key=lambda one: one.due, default=None)
+                if lane is not None and lane.due <= now:
+                    lane.running = lane.parcels[0]
+                    return lane, lane.running
+                self._changed.wait(None if lane is None else lane.due - now)
+        return None
+
+    def _try(self, parcel: Parcel) -> Outcome:
+        try:
+            return self._sink.deliver(parcel.table, parcel.token)
+        except Exception as error:  # noqa: BLE001 - a defect of a sink must not lose the batch, nor end the thread
+            self._throttle.log(
+                self._log,
+                "error",
+                (self._name, Trouble.UNEXPECTED),
+                "a sink failed in a way that it should have told; the batch is tried again",
+                sink=self._name,
+                token=str(parcel.token),
+                exc_info=error,
+            )
+            return Busy(Trouble.UNEXPECTED, f"{type(error).__name__}: {error}")
+
+    def _settle(self, lane: _Lane, parcel: Parcel, outcome: Outcome, seconds: float) -> None:
+        if isinstance(outcome, Busy):
+            self._retry(lane, parcel, outcome)
+            return
+        if isinstance(outcome, Done):
+            self._book.observe("forwarder_delivery_seconds", seconds, sink=self._name)
+        else:
+            reason = Trouble.REFUSED if isinstance(outcome, Refused) else Trouble.TOO_LARGE
+            self._book.add("forwarder_delivery_errors_total", sink=self._name, reason=reason)
+        with self._changed:
+            lane.running, lane.failures, lane.due = None, 0, self._clock()
+            if parcel in lane.parcels:
+                self._drop([parcel], lane)
+                self._finished.append(Finished(parcel, outcome))
+            self._trouble = None
+            if isinstance(outcome, Done):
+                self._latency = seconds
+            else:
+                self._last_error = outcome.detail
+            self._changed.notify_all()
+
+    def _retry(self, lane: _Lane, parcel: Parcel, busy: Busy) -> None:
+        self._book.add("forwarder_delivery_errors_total", sink=self._name, reason=busy.reason)
+        with self._changed:
+            ceiling = self._policy.base_seconds * 2 ** min(lane.failures, _MAX_DOUBLINGS)
+            delay = min(self._policy.cap_seconds, ceiling) * self._jitter()
+            if busy.retry_after is not None:
+                # The backend's word counts, and jitter on top keeps all of us from coming back at once.
+                delay += busy.retry_after
+            lane.running = None
+            lane.failures += 1
+            lane.due = self._clock() + delay
+            self._trouble = busy
+            self._last_error = busy.detail
+            again = parcel in lane.parcels
+            self._changed.notify_all()
+        if again:
+            self._book.add("forwarder_retries_total", sink=self._name, reason=busy.reason)
+        if busy.reason is not Trouble.UNEXPECTED:
+            self._throttle.log(
+                self._log,
+                "warning",
+                (self._name, busy.reason),
+                "a sink did not take a batch; it is tried again",
+                sink=self._name,
+                reason=busy.reason,
+                detail=busy.detail,
+                retry_in_seconds=round(delay, 1),
+                token=str(parcel.token),
+            )
+
+    def _drop(self, parcels: Collection[Parcel], lane: _Lane) -> None:
+        for parcel in parcels:
+            lane.parcels.remove(parcel)
+            self._count(parcel, -1)
+
+    def _count(self, parcel: Parcel, sign: int) -> None:
+        self._queued_records += sign * parcel.table.num_rows
+        self._queued_bytes += sign * parcel.size
+
+    def _gauge(self) -> None:
+        self._book.set("forwarder_queue_records", self._queued_records, sink=self._name)
+        self._book.set("forwarder_queue_bytes", self._queued_bytes, sink=self._name)

@@ -1,0 +1,171 @@
+"""The settings of stage one: the common sections and ``ingest``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, Strict, field_validator
+
+from shared.config import (
+    CommonSettings,
+    Count,
+    Duration,
+    HostPort,
+    HttpAddress,
+    HttpConfig,
+    Network,
+    Section,
+    UdpListener,
+    distinct_networks,
+    load,
+    parse_udp_listener,
+)
+from shared.keys import PLANNED
+
+SECTION: Final = "ingest"
+
+SamplingRate = Annotated[int, Strict(), Field(ge=1, le=2**32 - 1)]
+
+
+class IngestHttpConfig(HttpConfig):
+    """The HTTP server of ingest."""
+
+    listen: HttpAddress = Field(
+        default="0.0.0.0:8081", description="address and port to serve metrics, probes and the API on"
+    )
+
+
+class DecodeBatchConfig(Section):
+    """How many datagrams are decoded at a time."""
+
+    max_records: Count = Field(default=50000, description="records, as far as known, after which a batch is decoded")
+    max_age_ms: Count = Field(default=200, description="the longest that a datagram waits to be decoded")
+
+
+class MessageConfig(Section):
+    """When the records of a partition are sent to Kafka as one message: at the first of these bounds."""
+
+    max_records: Count = Field(default=1000, description="records in a message")
+    max_bytes: Annotated[int, Strict(), Field(ge=1024, le=4 * 2**20)] = Field(
+        default=262144,
+        description="bytes in a message before compression; a consumer fetches 4 MiB at a time, so no more than that",
+    )
+    max_age_ms: Count = Field(default=1000, description="the longest that a record waits for its message to fill")
+
+
+class TemplatesConfig(Section):
+    """Bounds and life time of templates; the built-in ones hold, there are no keys yet."""
+
+
+class RateLimitConfig(Section):
+    """How many datagrams an exporter may send; what is over the rate is thinned."""
+
+    datagrams_per_second: Annotated[Count | None, PLANNED] = Field(
+        default=None, description="datagrams that each exporter may send in the long run; no limit when not set"
+    )
+    burst: Annotated[Count | None, PLANNED] = Field(
+        default=None, description="datagrams that an exporter may send at once"
+    )
+    overrides: Annotated[Mapping[Network, Count], BeforeValidator(distinct_networks), PLANNED] = Field(
+        default_factory=dict, description="datagrams per second by exporter network; the longest match wins"
+    )
+
+
+class AdmissionConfig(Section):
+    """Who may export to us, and how much."""
+
+    allow: Annotated[tuple[Network, ...], PLANNED] = Field(
+        default=(), description="networks of the exporters that are listened to; all when empty"
+    )
+    rate_limit: RateLimitConfig = Field(default_factory=RateLimitConfig, description="how much each exporter may send")
+
+
+class SamplingConfig(Section):
+    """Sampling rates (the N of 1:N) for exporters that do not say theirs, or say it wrong."""
+
+    default: SamplingRate | None = Field(
+        default=None, description="rate of the records that have none by any other way; unknown when not set"
+    )
+    overrides: Annotated[Mapping[Network, SamplingRate], BeforeValidator(distinct_networks)] = Field(
+        default_factory=dict,
+        description="rate by exporter network, before whatever the exporter says; the longest match wins",
+    )
+
+
+class SpoolConfig(Section):
+    """Where encoded messages wait on disk while Kafka is away."""
+
+    directory: Annotated[Path | None, PLANNED] = Field(
+        default=None, description="directory of the spool; no spool when not set"
+    )
+    max_bytes: Annotated[Count, PLANNED] = Field(default=10737418240, description="the most that the spool takes")
+
+
+class IngestConfig(Section):
+    """What stage one does."""
+
+    http: IngestHttpConfig = Field(default_factory=IngestHttpConfig, description="metrics, probes and API")
+    listen: tuple[UdpListener, ...] = Field(
+        default=("udp://[::]:2055", "udp://[::]:4739", "udp://[::]:6343"),
+        min_length=1,
+        description="where datagrams are received, any protocol on any of them; "
+        "`[::]` takes IPv4 too, and is IPv4 alone where IPv6 is off",
+    )
+    workers: Literal["auto"] | Count = Field(
+        default="auto", description="processes that decode; `auto` is as many as the CPUs that we may use"
+    )
+    receive_buffer_bytes: Annotated[int, Strict(), Field(ge=4096, le=2**30 - 1)] = Field(
+        default=33554432,
+        description="receive buffer to ask for, per socket; what the kernel granted is logged and exported",
+    )
+    batch: DecodeBatchConfig = Field(default_factory=DecodeBatchConfig, description="what is decoded together")
+    message: MessageConfig = Field(
+        default_factory=MessageConfig, description="what is sent to Kafka together, per partition"
+    )
+    drain_seconds: Duration = Field(
+        default=10,
+        description="how long a stopping ingest goes on receiving, so that routers and load balancers move on",
+    )
+    templates: TemplatesConfig = Field(default_factory=TemplatesConfig, description="bounds and life time of templates")
+    admission: AdmissionConfig = Field(default_factory=AdmissionConfig, description="who may export, and how much")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="sampling rates by exporter network")
+    mapping_file: Annotated[Path | None, PLANNED] = Field(
+        default=None, description="file that maps further information elements to columns"
+    )
+    decapsulate: Annotated[tuple[Literal["gre", "ipip", "vxlan", "geneve"], ...], PLANNED] = Field(
+        default=(), description="tunnels of sampled frames whose inner header is the flow"
+    )
+    spool: SpoolConfig = Field(default_factory=SpoolConfig, description="disk that stands in while Kafka is away")
+
+    @property
+    def listeners(self) -> tuple[HostPort, ...]:
+        """The parts of ``listen``, in its order."""
+        return tuple(parse_udp_listener(text) for text in self.listen)
+
+    @field_validator("listen")
+    @classmethod
+    def _differ(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
+        seen = set[HostPort]()
+        for text in listen:
+            address = parse_udp_listener(text)
+            if address.port != 0 and address in seen:
+                raise ValueError(f"names {text} twice")
+            seen.add(address)
+        return listen
+
+
+class IngestSettings(CommonSettings):
+    """All that stage one reads."""
+
+    ingest: IngestConfig = Field(default_factory=IngestConfig, description="stage one")
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> IngestSettings:
+    """Read the settings of stage one; see :func:`shared.config.load`.
+
+    Raises:
+        ConfigError: something is not as it has to be.
+    """
+    return load(IngestSettings, SECTION, path, environ)

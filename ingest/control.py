@@ -1,0 +1,159 @@
+"""What the supervisor and a worker say to each other, and the pipe that carries it without stopping either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final
+
+from ingest.decoders.headers import Heard
+from ingest.decoders.layout import Template
+from shared.metrics import Snapshot
+
+MOST_QUEUED: Final = 4096
+"""Messages that wait to be sent; beyond that the oldest observations go, which only loss counts miss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker receives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the worker has counted since it began; ``last`` when it ends."""
+
+    snapshot: Snapshot
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the worker heard from exporters in one batch."""
+
+    heard: tuple[Heard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """Templates by key, in their order: learned by a worker, or passed on to the others."""
+
+    templates: tuple[tuple[bytes, Template], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """How many partitions the records' topic has: from then on records can be sent."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Which events are logged from now on."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Read the sockets dry, send everything, report, and end."""
+
+
+Message = Ready | Report | Observed | Templates | Partitions | LogLevel | Stop
+
+
+class Channel:
+    """One end of the pipe: sends from a thread of its own, receives in another.
+
+    ``send`` never blocks. What was received waits in :meth:`take`; ``descriptor`` is readable while something does.
+    When the other end is gone, ``gone`` is set and ``descriptor`` readable.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._outgoing: deque[Message] = deque()
+        self._pending = threading.Condition()
+        self._incoming: deque[Message] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closing = False
+        self._threads: list[threading.Thread] = []
+        self.gone = threading.Event()
+        self.dropped = 0
+        """Observations that were not sent, since too much waited."""
+
+    @property
+    def descriptor(self) -> int:
+        """Readable while :meth:`take` has something to give."""
+        return self._wake
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait to be sent."""
+        return len(self._outgoing)
+
+    def start(self) -> None:
+        """Start both threads."""
+        for work in (self._send_all, self._receive_all):
+            thread = threading.Thread(target=work, name=f"control-{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def send(self, message: Message) -> None:
+        """Queue a message for the other end."""
+        with self._pending:
+            if len(self._outgoing) >= MOST_QUEUED and isinstance(message, Observed | Report):
+                self.dropped += 1
+                return
+            self._outgoing.append(message)
+            self._pending.notify()
+
+    def take(self) -> list[Message]:
+        """Everything received since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        taken = []
+        while self._incoming:
+            taken.append(self._incoming.popleft())
+        return taken
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Send what is queued, then close this end."""
+        with self._pending:
+            self._closing = True
+            self._pending.notify()
+        if self._threads:
+            self._threads[0].join(timeout_seconds)
+        self._connection.close()
+
+    def _send_all(self) -> None:
+        while True:
+            with self._pending:
+                while not self._outgoing and not self._closing:
+                    self._pending.wait()
+                if not self._outgoing:
+                    return
+                message = self._outgoing.popleft()
+            try:
+                self._connection.send(message)
+            except (OSError, ValueError):
+                self._lose()
+                return
+
+    def _receive_all(self) -> None:
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                self._lose()
+                return
+            self._incoming.append(message)
+            os.eventfd_write(self._wake, 1)
+
+    def _lose(self) -> None:
+        self.gone.set()
+        os.eventfd_write(self._wake, 1)

@@ -1,0 +1,101 @@
+"""numpy arrays to Arrow columns, without a copy where the bytes allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+Octets = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+def primitive(values: npt.NDArray[np.generic], type_: pa.DataType, valid: Mask | None = None) -> pa.Array:
+    """A column over the memory of ``values``; an array of shape [n, width] makes one of fixed-size binary.
+
+    ``values`` must have the column's own width and byte order; ``valid`` is False where the column is null.
+    """
+    whole = np.ascontiguousarray(values)
+    validity = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(type_, len(whole), [validity, pa.py_buffer(whole)])
+
+
+def constant_name(text: str, count: int) -> pa.DictionaryArray:
+    """``count`` rows of one name, as a dictionary column."""
+    return pa.DictionaryArray.from_arrays(primitive(np.zeros(count, np.int32), pa.int32()), pa.array([text], pa.utf8()))
+
+
+def text(buffer: Octets, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> pa.StringArray:
+    """Strings that lie at ``start`` with ``length`` bytes in ``buffer``; null where nothing is left of one.
+
+    Cut at the first NUL, and freed from spaces at the end: exporters pad with both. Bytes that are not UTF-8 are
+    replaced by U+FFFD.
+    """
+    count = len(start)
+    offsets = np.zeros(count + 1, np.int32)
+    np.cumsum(length, out=offsets[1:])
+    total = int(offsets[-1])
+    octets = buffer[np.repeat(start - offsets[:-1], length) + np.arange(total)]
+    column = pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(octets)])
+    return _clean(column, octets)
+
+
+def fixed_text(octets: Octets) -> pa.StringArray:
+    """Strings of ``octets``, shape [n, width]; cleaned as :func:`text` does."""
+    count, width = octets.shape
+    at = np.arange(width)
+    ended = octets == 0
+    end = np.where(ended.any(axis=1), ended.argmax(axis=1), width)
+    inside = at < end[:, None]
+    length = np.zeros(count + 1, np.int32)
+    np.cumsum(end, out=length[1:])
+    data = octets[inside]
+    column = pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(length), pa.py_buffer(data)])
+    return _clean(column, data)
+
+
+def _clean(column: pa.BinaryArray, octets: Octets) -> pa.StringArray:
+    if len(octets) == 0:
+        return pa.nulls(len(column), pa.utf8())
+    if int(octets.max()) < 0x80:
+        strings = column.view(pa.utf8())
+    else:
+        strings = _per_distinct(column, lambda value: bytes(value).decode("utf-8", "replace"))
+    if int(octets.min()) == 0:
+        strings = pc.replace_substring_regex(strings, "\x00(?s:.*)$", "")
+    strings = pc.utf8_rtrim(strings, " ")
+    return pc.if_else(pc.equal(pc.binary_length(strings), 0), None, strings)
+
+
+def _per_distinct(column: pa.Array, render: Callable[[bytes], str]) -> pa.StringArray:
+    """``render`` for each distinct value of a binary column, spread over its rows."""
+    encoded = column.dictionary_encode()
+    rendered = pa.array([render(value.as_py()) for value in encoded.dictionary], pa.utf8())
+    return rendered.take(encoded.indices)
+
+
+def per_distinct(octets: Octets, render: Callable[[bytes], str | None]) -> pa.StringArray:
+    """``render`` for each distinct row of ``octets``, shape [n, width]; None becomes null."""
+    column = primitive(octets, pa.binary(octets.shape[1]))
+    return _per_distinct(column, render)  # type: ignore[arg-type]  # None is null to pa.array
+
+
+def names(strings: pa.StringArray) -> pa.DictionaryArray:
+    """Text as a dictionary column."""
+    return strings.dictionary_encode()
+
+
+def number_lists(values: npt.NDArray[np.uint32], present: Mask) -> pa.ListArray:
+    """Rows of ``values`` as lists, of the entries that are ``present``; shape [n, k]. A row without any is null."""
+    count = present.sum(axis=1)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(count, out=offsets[1:])
+    flat = primitive(values[present], pa.uint32())
+    validity = pa.py_buffer(np.packbits(count > 0, bitorder="little"))
+    return pa.Array.from_buffers(
+        pa.list_(pa.uint32()), len(values), [validity, pa.py_buffer(offsets)], children=[flat]
+    )

@@ -1,0 +1,222 @@
+"""Information element → column: data, no logic.
+
+A rule names a column, how its value is written on the wire, and the elements that can give it, the best first.
+Elements are (enterprise number, element id); enterprise 0 is IANA's registry, which NetFlow v9 shares below 32768.
+Cisco's own NetFlow v9 types, from 32768 on, are the same elements that IPFIX carries with enterprise number 9 and
+32768 less: :func:`cisco` names both. Sources: the IANA IPFIX registry; RFC 3954 §8; RFC 5103 for reverse elements;
+Wireshark's dissector for Cisco's types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+Element = tuple[int, int]
+
+REVERSE: Final = 29305
+"""Enterprise number that turns an IANA element's direction round (RFC 5103 §6.1)."""
+CISCO: Final = 9
+JUNIPER: Final = 2636
+SYSTEM_INIT_MS: Final[Element] = (0, 160)
+
+
+class Wire(Enum):
+    """How a value is written."""
+
+    UINT = auto()
+    """Unsigned, big-endian, 1 to 8 bytes (RFC 7011 §6.2)."""
+    IPV4 = auto()
+    IPV6 = auto()
+    MAC = auto()
+    TEXT = auto()
+    NAME = auto()
+    """Text with few distinct values."""
+    APPLICATION = auto()
+    """An octet for the engine, then the selector (RFC 6759 §4)."""
+    LOW_BYTE = auto()
+    """The lower octet of an ICMP type and code."""
+    HIGH_BYTE = auto()
+    """The upper octet of an ICMP type and code."""
+    SEGMENT = auto()
+    """An octet for the encapsulation, then the identifier in the low 24 bits (element 351)."""
+    COMMON_PROPERTIES = auto()
+    """Juniper's commonPropertiesId: type in the upper 6 bits, value in the lower 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One element that can fill a column. A field shorter than ``shortest`` bytes is another thing by that number."""
+
+    element: Element
+    wire: Wire
+    shortest: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A column and the elements that fill it, the best first.
+
+    With ``zero_yields`` a zero (an address of zeros) gives way to the next element that is there.
+    """
+
+    column: str
+    sources: tuple[Source, ...]
+    zero_yields: bool = False
+
+
+def cisco(v9_type: int) -> tuple[Element, Element]:
+    """One of Cisco's types from 32768 on, as NetFlow v9 and as IPFIX carry it."""
+    return (0, v9_type), (CISCO, v9_type - 0x8000)
+
+
+def _rule(column: str, wire: Wire, *elements: int | Element, zero_yields: bool = False) -> Rule:
+    sources = tuple(Source(item if isinstance(item, tuple) else (0, item), wire) for item in elements)
+    return Rule(column, sources, zero_yields)
+
+
+def _addresses(column: str, v4: tuple[int | Element, ...], v6: tuple[int | Element, ...]) -> Rule:
+    four = _rule(column, Wire.IPV4, *v4).sources
+    six = _rule(column, Wire.IPV6, *v6).sources
+    return Rule(column, four + six, zero_yields=True)
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        "bytes",
+        tuple(Source((0, number), Wire.UINT) for number in (1, 85, 23, 352)) + (Source((0, 231), Wire.UINT, 4),),
+    ),
+    _rule("packets", Wire.UINT, 2, 86, 24, 298),
+    _rule("flows", Wire.UINT, 3),
+    _addresses("src_addr", (8, *cisco(45004)), (27, *cisco(45006))),
+    _addresses("dst_addr", (12, *cisco(45005)), (28, *cisco(45007))),
+    _rule("proto", Wire.UINT, 4),
+    _rule("src_port", Wire.UINT, 7, 180, 182, *cisco(45008), zero_yields=True),
+    _rule("dst_port", Wire.UINT, 11, 181, 183, *cisco(45009), zero_yields=True),
+    _rule("tcp_flags", Wire.UINT, 6),
+    _rule("ip_tos", Wire.UINT, 5),
+    _rule("ip_ttl", Wire.UINT, 192, 52),
+    Rule(
+        "icmp_type",
+        (
+            Source((0, 176), Wire.UINT),
+            Source((0, 178), Wire.UINT),
+            Source((0, 32), Wire.HIGH_BYTE, 2),
+            Source((0, 139), Wire.HIGH_BYTE, 2),
+        ),
+        zero_yields=True,
+    ),
+    Rule(
+        "icmp_code",
+        (
+            Source((0, 177), Wire.UINT),
+            Source((0, 179), Wire.UINT),
+            Source((0, 32), Wire.LOW_BYTE, 2),
+            Source((0, 139), Wire.LOW_BYTE, 2),
+        ),
+        zero_yields=True,
+    ),
+    _rule("fragment_id", Wire.UINT, 54),
+    _rule("fragment_offset", Wire.UINT, 88),
+    _rule("ipv6_flow_label", Wire.UINT, 31),
+    _rule("in_if", Wire.UINT, 10, 252, zero_yields=True),
+    _rule("out_if", Wire.UINT, 14, 253, zero_yields=True),
+    _rule("src_mac", Wire.MAC, 56, 81, zero_yields=True),
+    _rule("dst_mac", Wire.MAC, 80, 57, zero_yields=True),
+    _rule("src_vlan", Wire.UINT, 58, 243, zero_yields=True),
+    _rule("dst_vlan", Wire.UINT, 59, 254, zero_yields=True),
+    _rule("inner_vlan", Wire.UINT, 245),
+    _rule("src_as", Wire.UINT, 16),
+    _rule("dst_as", Wire.UINT, 17),
+    _rule("next_hop_as", Wire.UINT, 128),
+    _rule("src_net_len", Wire.UINT, 9, 29, zero_yields=True),
+    _rule("dst_net_len", Wire.UINT, 13, 30, zero_yields=True),
+    _addresses("next_hop", (15,), (62,)),
+    _addresses("bgp_next_hop", (18,), (63,)),
+    _rule("flow_direction", Wire.UINT, 61),
+    _rule("bi_flow_direction", Wire.UINT, 239),
+    Rule(
+        "forwarding_status",
+        (Source((0, 89), Wire.UINT), Source((JUNIPER, 137), Wire.COMMON_PROPERTIES, 2)),
+    ),
+    _rule("flow_end_reason", Wire.UINT, 136),
+    _rule("src_sgt", Wire.UINT, *cisco(34000), (CISCO, 34000)),
+    _rule("dst_sgt", Wire.UINT, *cisco(34001), (CISCO, 34001)),
+    _rule("src_sgt_name", Wire.NAME, *cisco(34002), (CISCO, 34002)),
+    _rule("dst_sgt_name", Wire.NAME, *cisco(34003), (CISCO, 34003)),
+    _rule("ingress_vrf_id", Wire.UINT, 234),
+    _rule("egress_vrf_id", Wire.UINT, 235),
+    _addresses("nat_src_addr", (225, (0, 40001)), (281,)),
+    _addresses("nat_dst_addr", (226, (0, 40002)), (282,)),
+    _rule("nat_src_port", Wire.UINT, 227, (0, 40003)),
+    _rule("nat_dst_port", Wire.UINT, 228, (0, 40004)),
+    _rule("nat_event", Wire.UINT, 230),
+    _rule("firewall_event", Wire.UINT, 233, (0, 40005)),
+    _rule("application_id", Wire.APPLICATION, 95),
+    _rule("application_name", Wire.NAME, 96),
+    _rule("user_name", Wire.NAME, 371, (0, 40000)),
+    _rule("vni", Wire.SEGMENT, 351),
+    _rule("wlan_ssid", Wire.TEXT, 147),
+    _rule("wlan_client_mac", Wire.MAC, 365),
+    _rule("wlan_ap_mac", Wire.MAC, 367),
+)
+"""One column each. Times, EtherType, MPLS labels and the sampling rate have rules of their own: see plan.py."""
+
+RESPONDER: Final[tuple[Rule, ...]] = (
+    Rule("bytes", (Source((0, 232), Wire.UINT, 4),)),
+    _rule("packets", Wire.UINT, 299),
+)
+"""Counters of the other direction, beside 231 and 298. Huawei uses 232 with two bytes for something else."""
+
+MPLS_LABELS: Final = tuple((0, number) for number in range(70, 80))
+
+
+class Clock(Enum):
+    """How a time is written."""
+
+    SECONDS = auto()
+    MILLISECONDS = auto()
+    NTP = auto()
+    """Seconds since 1900 and a fraction of 2^32 (RFC 7011 §6.1.10)."""
+    NTP_US = auto()
+    """The same, of whose fraction the low 11 bits are to be ignored (RFC 7011 §6.1.9)."""
+    BEFORE_EXPORT_US = auto()
+    """Microseconds before the export time."""
+    UPTIME_MS = auto()
+    """Milliseconds of the exporter's uptime."""
+
+
+FLOW_START: Final = (
+    ((0, 156), Clock.NTP),
+    ((0, 154), Clock.NTP_US),
+    ((0, 152), Clock.MILLISECONDS),
+    ((0, 150), Clock.SECONDS),
+    ((0, 158), Clock.BEFORE_EXPORT_US),
+    ((0, 22), Clock.UPTIME_MS),
+)
+FLOW_END: Final = (
+    ((0, 157), Clock.NTP),
+    ((0, 155), Clock.NTP_US),
+    ((0, 153), Clock.MILLISECONDS),
+    ((0, 151), Clock.SECONDS),
+    ((0, 159), Clock.BEFORE_EXPORT_US),
+    ((0, 21), Clock.UPTIME_MS),
+)
+"""The elements that tell a flow's ends, the most exact first."""
+
+EXCHANGED: Final = (
+    ("src_addr", "dst_addr"),
+    ("src_port", "dst_port"),
+    ("src_mac", "dst_mac"),
+    ("src_vlan", "dst_vlan"),
+    ("src_as", "dst_as"),
+    ("src_net_len", "dst_net_len"),
+    ("src_sgt", "dst_sgt"),
+    ("src_sgt_name", "dst_sgt_name"),
+    ("in_if", "out_if"),
+    ("ingress_vrf_id", "egress_vrf_id"),
+    ("nat_src_addr", "nat_dst_addr"),
+    ("nat_src_port", "nat_dst_port"),
+)
+"""Columns that change places in the second record of a flow of two directions."""

@@ -1,0 +1,143 @@
+"""Where the fields of a group of records lie, whether the records are of one length or not."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ingest.decoders import columns
+from ingest.decoders.layout import VARIABLE, Layout
+
+Octets = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+
+
+class Fields(Protocol):
+    """The fields of ``count`` records of one layout, by their place in it."""
+
+    count: int
+
+    def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
+        """Values of an unsigned field in the machine's byte order, as wide as it was sent or wider; [count].
+
+        Of a field longer than 8 bytes the last 8 count.
+        """
+
+    def octets(self, at: int, width: int) -> Octets | None:
+        """The bytes of a field that must have ``width`` of them, [count, width]; None when it has another length."""
+
+    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+        """The bytes of a field, padded with zeros at the end, [count, widest], and how many each has, [count]."""
+
+    def text(self, at: int) -> pa.StringArray:
+        """The strings of a field."""
+
+
+def _widened(octets: Octets) -> npt.NDArray[np.unsignedinteger]:
+    count, width = octets.shape
+    if width > 8:
+        octets, width = octets[:, width - 8 :], 8
+    native = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}.get(width)
+    if native is not None:
+        return octets.view(np.dtype(native).newbyteorder(">"))[:, 0].astype(native)
+    wide = np.zeros((count, 8), np.uint8)
+    wide[:, 8 - width :] = octets
+    return wide.view(">u8")[:, 0].astype(np.uint64)
+
+
+class FixedFields:
+    """Records of one length, side by side: ``octets`` has shape [count, record length]."""
+
+    def __init__(self, layout: Layout, octets: Octets) -> None:
+        self.count = len(octets)
+        self._octets = octets
+        ends = np.cumsum([field.length for field in layout.fields]).tolist()
+        self._spans = [(end - field.length, end) for field, end in zip(layout.fields, ends, strict=True)]
+
+    def _field(self, at: int) -> Octets:
+        begin, end = self._spans[at]
+        return self._octets[:, begin:end]
+
+    def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
+        return _widened(self._field(at))
+
+    def octets(self, at: int, width: int) -> Octets | None:
+        field = self._field(at)
+        return field if field.shape[1] == width else None
+
+    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+        field = self._field(at)
+        return field, np.full(self.count, field.shape[1], np.int64)
+
+    def text(self, at: int) -> pa.StringArray:
+        return columns.fixed_text(self._field(at))
+
+
+class VariableFields:
+    """Records that differ in length: each field by where it starts in ``buffer`` and how long it is, [count] each."""
+
+    def __init__(self, buffer: Octets, starts: list[Offsets], lengths: list[Offsets | int]) -> None:
+        self.count = len(starts[0])
+        self._buffer = buffer
+        self._starts = starts
+        self._lengths = lengths
+
+    def _gather(self, at: int, width: int) -> Octets:
+        return self._buffer[self._starts[at][:, None] + np.arange(width)]
+
+    def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
+        length = self._lengths[at]
+        if isinstance(length, int):
+            return _widened(self._gather(at, length))
+        value = np.zeros(self.count, np.uint64)
+        end = self._starts[at] + length
+        for back in range(8, 0, -1):
+            place = end - back
+            octet = self._buffer[np.maximum(place, 0)].astype(np.uint64)
+            value = (value << np.uint64(8)) | np.where(length >= back, octet, 0).astype(np.uint64)
+        return value
+
+    def octets(self, at: int, width: int) -> Octets | None:
+        length = self._lengths[at]
+        if isinstance(length, int):
+            return self._gather(at, width) if length == width else None
+        fits = length == width
+        if not fits.any():
+            return None
+        inside = np.minimum(self._starts[at][:, None] + np.arange(width), len(self._buffer) - 1)
+        return np.where(fits[:, None], self._buffer[inside], 0).astype(np.uint8)
+
+    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+        length = self._lengths[at]
+        if isinstance(length, int):
+            return self._gather(at, length), np.full(self.count, length, np.int64)
+        # Nothing that is read this way is longer than an application identifier.
+        width = min(int(length.max(initial=0)), 32)
+        inside = np.minimum(self._starts[at][:, None] + np.arange(width), len(self._buffer) - 1)
+        return np.where(np.arange(width) < length[:, None], self._buffer[inside], 0).astype(np.uint8), length
+
+    def text(self, at: int) -> pa.StringArray:
+        length = self._lengths[at]
+        if isinstance(length, int):
+            return columns.fixed_text(self._gather(at, length))
+        return columns.text(self._buffer, self._starts[at], length)
+
+
+def present(layout: Layout) -> dict[tuple[int, int], int]:
+    """Which place in the layout each element has; of one that stands twice the last counts, one of no length none.
+
+    The order of a template is that of processing (RFC 7011 §8): with tunnels, the outer header comes first.
+    """
+    return {
+        (field.enterprise, field.element): at
+        for at, field in enumerate(layout.fields)
+        if field.length > 0 and at >= layout.scopes
+    }
+
+
+def width(layout: Layout, at: int) -> int:
+    """Bytes of a field, or a number larger than any when it varies."""
+    return VARIABLE if layout.version == 10 and layout.fields[at].length == VARIABLE else layout.fields[at].length

@@ -1,0 +1,112 @@
+"""What every protocol's header tells, as columns: one row a datagram."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ingest.decoders.datagrams import HEADROOM_BYTES, Datagrams
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Headers:
+    """The headers of n datagrams of one protocol: arrays of length n, in the machine's byte order."""
+
+    version: int
+    """5, 9 or 10."""
+    source: npt.NDArray[np.uint8]
+    """Address that the exporter is known by, [n, 16]."""
+    domain: npt.NDArray[np.uint32]
+    """Observation domain; NetFlow v9's source id; NetFlow v5's engine type << 8 | engine id."""
+    sequence: npt.NDArray[np.uint32]
+    exported_ns: npt.NDArray[np.int64]
+    uptime_ms: npt.NDArray[np.uint32] | None
+    """None for IPFIX, whose header does not tell."""
+    received_ns: npt.NDArray[np.int64]
+    identity: npt.NDArray[np.uint64]
+    """xxh3_64 of the source's 16 bytes and the datagram."""
+    source_port: npt.NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.domain)
+
+    def take(self, rows: Index) -> Headers:
+        """The headers of these rows, in this order."""
+        return Headers(
+            version=self.version,
+            source=self.source[rows],
+            domain=self.domain[rows],
+            sequence=self.sequence[rows],
+            exported_ns=self.exported_ns[rows],
+            uptime_ms=None if self.uptime_ms is None else self.uptime_ms[rows],
+            received_ns=self.received_ns[rows],
+            identity=self.identity[rows],
+            source_port=self.source_port[rows],
+        )
+
+    @staticmethod
+    def join(parts: list[Headers]) -> Headers:
+        """The rows of all parts, which are of one protocol."""
+        first = parts[0]
+        return Headers(
+            version=first.version,
+            source=np.concatenate([part.source for part in parts]),
+            domain=np.concatenate([part.domain for part in parts]),
+            sequence=np.concatenate([part.sequence for part in parts]),
+            exported_ns=np.concatenate([part.exported_ns for part in parts]),
+            uptime_ms=None
+            if first.uptime_ms is None
+            else np.concatenate([part.uptime_ms for part in parts if part.uptime_ms is not None]),
+            received_ns=np.concatenate([part.received_ns for part in parts]),
+            identity=np.concatenate([part.identity for part in parts]),
+            source_port=np.concatenate([part.source_port for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What was heard from exporters, for the count of losses: arrays of length n, one row a datagram."""
+
+    version: int
+    source: npt.NDArray[np.uint8]
+    """[n, 16]"""
+    domain: npt.NDArray[np.uint32]
+    sequence: npt.NDArray[np.uint32]
+    units: npt.NDArray[np.uint32]
+    """How far the exporter's next number is from this one: flows (v5), 1 (v9), data records (IPFIX)."""
+    exact: npt.NDArray[np.bool_]
+    """False where a set could not be decoded, so that its records could not be counted."""
+    records: npt.NDArray[np.uint32]
+    """Data records that were decoded at once; those of options are among them."""
+    uptime_ms: npt.NDArray[np.uint32] | None
+    received_ns: npt.NDArray[np.int64]
+
+
+def gather(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
+    """Bytes at ``at`` and the ``width`` - 1 after them, [n, width]."""
+    return buffer[at[:, None] + np.arange(width)]
+
+
+def word16(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint16]:
+    """Big-endian 16-bit words at ``at`` of each row."""
+    return np.ascontiguousarray(octets[:, at : at + 2]).view(">u2")[:, 0].astype(np.uint16)
+
+
+def word32(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint32]:
+    """Big-endian 32-bit words at ``at`` of each row."""
+    return np.ascontiguousarray(octets[:, at : at + 4]).view(">u4")[:, 0].astype(np.uint32)
+
+
+def identities(datagrams: Datagrams, rows: Index) -> npt.NDArray[np.uint64]:
+    """Hash the source's address and the bytes of each datagram, in one go by way of the free bytes before it."""
+    begin = datagrams.offset[rows] - HEADROOM_BYTES
+    datagrams.buffer[begin[:, None] + np.arange(HEADROOM_BYTES)] = datagrams.source[rows]
+    end = datagrams.offset[rows] + datagrams.length[rows]
+    view = memoryview(datagrams.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
+    pieces = map(view.__getitem__, map(slice, begin.tolist(), end.tolist()))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, pieces), np.uint64, len(rows))

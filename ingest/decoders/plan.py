@@ -1,0 +1,461 @@
+"""A layout compiled to what turns its records into columns: one vectorised step a column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ingest.decoders import columns, elements
+from ingest.decoders.elements import Clock, Element, Rule, Wire
+from ingest.decoders.fault import Oddity
+from ingest.decoders.fields import Fields, present, width
+from ingest.decoders.headers import Headers, Index
+from ingest.decoders.layout import VARIABLE, Layout
+from shared.record import CLOCK, COLUMN, POSITION, TIME
+
+Mask = npt.NDArray[np.bool_]
+Columns = dict[str, pa.Array]
+Places = Mapping[Element, int]
+
+ETYPE_IPV4: Final = 0x0800
+ETYPE_IPV6: Final = 0x86DD
+IPV4_PREFIX: Final = np.frombuffer(b"\x00\x00\xff\xff", np.uint32)[0]
+"""The third 32-bit word of an IPv4 address mapped to IPv6, in the machine's byte order."""
+NTP_TO_UNIX_SECONDS: Final = 2_208_988_800
+LAST_MILLISECOND: Final = np.iinfo(np.int64).max // 1_000_000
+ICMP: Final = 1
+ICMPV6: Final = 58
+
+TYPE_NAMES: Final = {5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What the datagrams tell of n records: arrays of length n, in the machine's byte order."""
+
+    source: npt.NDArray[np.uint8]
+    """[n, 16]"""
+    domain: npt.NDArray[np.uint32]
+    sequence: npt.NDArray[np.uint32]
+    exported_ns: npt.NDArray[np.int64]
+    uptime_ms: npt.NDArray[np.uint32] | None
+    """The exporter's uptime when it sent the datagram; None where the protocol's header does not tell."""
+    received_ns: npt.NDArray[np.int64]
+    identity: npt.NDArray[np.uint64]
+    """Hash of sampler and datagram."""
+    position: npt.NDArray[np.int64]
+    """Where the record begins in its datagram, in bytes."""
+
+    @classmethod
+    def spread(cls, headers: Headers, of: Index, position: npt.NDArray[np.int64]) -> Origin:
+        """What the headers' rows ``of`` tell, one for each record."""
+        return cls(
+            source=headers.source[of],
+            domain=headers.domain[of],
+            sequence=headers.sequence[of],
+            exported_ns=headers.exported_ns[of],
+            uptime_ms=None if headers.uptime_ms is None else headers.uptime_ms[of],
+            received_ns=headers.received_ns[of],
+            identity=headers.identity[of],
+            position=position,
+        )
+
+
+def record_ids(identity: npt.NDArray[np.uint64], position: npt.NDArray[np.int64], part: int) -> npt.NDArray[np.uint64]:
+    """Mix the hash of a datagram, the byte offset of a record in it, and which part of the record this is."""
+    mixed = (position.astype(np.uint64) << np.uint64(3)) + np.uint64(part + 1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= identity
+    # The finaliser of SplitMix64: every bit of the input moves every bit of the result.
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def common_columns(version: int, origin: Origin) -> Columns:
+    """The columns that come from the datagram alone."""
+    count = len(origin.domain)
+    return {
+        "type": columns.constant_name(TYPE_NAMES[version], count),
+        "record_id": columns.primitive(record_ids(origin.identity, origin.position, 0), pa.uint64()),
+        "time_received": columns.primitive(origin.received_ns, TIME),
+        "time_exported": columns.primitive(origin.exported_ns // 1_000_000, CLOCK),
+        "sampler_address": columns.primitive(origin.source, COLUMN["sampler_address"].type),
+        "observation_domain_id": columns.primitive(origin.domain, pa.uint32()),
+        "sequence_num": columns.primitive(origin.sequence, pa.uint32()),
+    }
+
+
+def icmp_from_port(proto: npt.NDArray[np.uint8], dst_port: npt.NDArray[np.uint16]) -> Columns:
+    """Type and code that NetFlow v5 and v9 carry as the destination port, of the records that are ICMP."""
+    valid = (proto == ICMP) | (proto == ICMPV6)
+    if not valid.any():
+        return {}
+    return {
+        "icmp_type": columns.primitive((dst_port >> 8).astype(np.uint8), pa.uint8(), valid),
+        "icmp_code": columns.primitive((dst_port & 0xFF).astype(np.uint8), pa.uint8(), valid),
+    }
+
+
+def ordered(made: Columns) -> pa.RecordBatch:
+    """Columns as a batch, in the order of the record."""
+    names = sorted(made, key=POSITION.__getitem__)
+    return pa.RecordBatch.from_arrays([made[name] for name in names], names)
+
+
+class Plan:
+    """Turns the records of one layout into columns. Made once a layout; holds no state between calls."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        places = present(layout)
+        self._places = places
+        self._steps = [step for rule in elements.RULES if (step := _step(rule, layout, places)) is not None]
+        self._reverse_steps = self._compile_reverse(layout, places)
+
+    @staticmethod
+    def _compile_reverse(layout: Layout, places: Places) -> list[_Step]:
+        reverse = {(0, element): at for (enterprise, element), at in places.items() if enterprise == elements.REVERSE}
+        steps = [step for rule in elements.RULES if (step := _step(rule, layout, reverse)) is not None]
+        made = {step.column for step in steps}
+        responder = [step for rule in elements.RESPONDER if (step := _step(rule, layout, places)) is not None]
+        return steps + [step for step in responder if step.column not in made]
+
+    def decode(self, fields: Fields, origin: Origin) -> tuple[list[pa.RecordBatch], Counter[Oddity]]:
+        """Turn records into batches: one, and a second of what flowed the other way when the layout has that."""
+        oddities: Counter[Oddity] = Counter()
+        made = common_columns(self.layout.version, origin)
+        for step in self._steps:
+            made[step.column] = step.run(fields, oddities)
+        self._times(made, fields, origin, self._places)
+        self._etype(made, fields)
+        self._icmp(made)
+        self._labels(made, fields)
+        rate = _sampling_rate(fields, self._places, oddities)
+        if rate is not None:
+            made["sampling_rate"] = rate
+        if "flows" not in made:
+            made["flows"] = columns.primitive(np.ones(fields.count, np.uint64), pa.uint64())
+        if not self._reverse_steps:
+            return [ordered(made)], oddities
+        made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 1, np.uint8), pa.uint8())
+        batches = [ordered(made)]
+        reverse = self._reversed(made, fields, origin, oddities)
+        if reverse is not None:
+            batches.append(reverse)
+        return batches, oddities
+
+    def _reversed(
+        self, forward: Columns, fields: Fields, origin: Origin, oddities: Counter[Oddity]
+    ) -> pa.RecordBatch | None:
+        """The other direction of a biflow (RFC 5103), of the records in which something came back."""
+        made = dict(forward)
+        for name in ("bytes", "packets", "tcp_flags", "ip_tos", "ip_ttl", "flow_direction", "flow_end_reason"):
+            made.pop(name, None)
+        for one, other in elements.EXCHANGED:
+            first, second = made.pop(one, None), made.pop(other, None)
+            if first is not None:
+                made[other] = first
+            if second is not None:
+                made[one] = second
+        for step in self._reverse_steps:
+            made[step.column] = step.run(fields, oddities)
+        reverse = {(0, element): at for (enterprise, element), at in self._places.items() if enterprise == elements.REVERSE}
+        for column, clocks in (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END)):
+            told = _told_time(clocks, reverse, fields, origin)
+            if told is not None:
+                made[column] = columns.primitive(told[0], TIME, told[1])
+        made["record_id"] = columns.primitive(record_ids(origin.identity, origin.position, 1), pa.uint64())
+        made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 2, np.uint8), pa.uint8())
+        something = np.zeros(fields.count, np.bool_)
+        for name in ("bytes", "packets"):
+            if name in made:
+                something |= made[name].fill_null(0).to_numpy(zero_copy_only=False) != 0
+        if not something.any():
+            return None
+        batch = ordered(made)
+        return batch if something.all() else batch.filter(pa.array(something))
+
+    def _times(self, made: Columns, fields: Fields, origin: Origin, places: Places) -> None:
+        for column, clocks in (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END)):
+            told = _told_time(clocks, places, fields, origin)
+            values, valid = (origin.exported_ns, None) if told is None else told
+            made[column] = columns.primitive(values, TIME, valid)
+
+    def _etype(self, made: Columns, fields: Fields) -> None:
+        addresses = [made[name] for name in ("src_addr", "dst_addr") if name in made]
+        if addresses:
+            six = np.zeros(fields.count, np.bool_)
+            for column in addresses:
+                words = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, 4)
+                six |= (words[:, 0] != 0) | (words[:, 1] != 0) | (words[:, 2] != IPV4_PREFIX)
+            values = np.where(six, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
+            made["etype"] = columns.primitive(values, pa.uint16())
+        elif (0, 60) in self._places:
+            ip_version = fields.uint(self._places[0, 60])
+            values = np.where(ip_version == 6, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
+            made["etype"] = columns.primitive(values, pa.uint16(), (ip_version == 4) | (ip_version == 6))
+        elif (0, 256) in self._places:
+            values, valid = _narrowed(fields.uint(self._places[0, 256]), np.dtype(np.uint16))
+            made["etype"] = columns.primitive(values, pa.uint16(), valid)
+
+    def _icmp(self, made: Columns) -> None:
+        if self.layout.version != 9 or "icmp_type" in made or "proto" not in made or "dst_port" not in made:
+            return
+        proto = np.frombuffer(made["proto"].buffers()[1], np.uint8)
+        made.update(icmp_from_port(proto, np.frombuffer(made["dst_port"].buffers()[1], np.uint16)))
+
+    def _labels(self, made: Columns, fields: Fields) -> None:
+        places = [self._places[element] for element in elements.MPLS_LABELS if element in self._places]
+        places = [at for at in places if 3 <= width(self.layout, at) <= 4]
+        if not places:
+            return
+        stack = np.stack([fields.uint(at).astype(np.uint32) for at in places], axis=1)
+        # The label is the upper 20 bits; an entry of zeros is one that the stack did not have.
+        shift = np.array([8 * width(self.layout, at) - 20 for at in places], np.uint32)
+        made["mpls_labels"] = columns.number_lists(stack >> shift, stack != 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    column: str
+    run: Callable[[Fields, Counter[Oddity]], pa.Array]
+
+
+def _step(rule: Rule, layout: Layout, places: Places) -> _Step | None:
+    """What fills a rule's column from this layout, or None when no element of it is there."""
+    found = [
+        (places[source.element], source.wire)
+        for source in rule.sources
+        if source.element in places and _fits(source, width(layout, places[source.element]))
+    ]
+    if not found:
+        return None
+    if not rule.zero_yields:
+        found = found[:1]
+    type_ = COLUMN[rule.column].type
+    wire = found[0][1]
+    if wire in {Wire.IPV4, Wire.IPV6}:
+        return _Step(rule.column, lambda fields, _: _addresses(found, fields, type_))
+    if wire is Wire.MAC:
+        return _Step(rule.column, lambda fields, _: _macs([at for at, _ in found], fields, type_))
+    if wire is Wire.TEXT:
+        return _Step(rule.column, lambda fields, _: fields.text(found[0][0]))
+    if wire is Wire.NAME:
+        return _Step(rule.column, lambda fields, _: columns.names(fields.text(found[0][0])))
+    if wire is Wire.APPLICATION:
+        return _Step(rule.column, lambda fields, _: _applications(found[0][0], fields))
+    dtype = np.dtype(type_.to_pandas_dtype())
+    return _Step(rule.column, lambda fields, oddities: _numbers(found, fields, dtype, type_, oddities))
+
+
+def _fits(source: elements.Source, length: int) -> bool:
+    exact = {Wire.IPV4: 4, Wire.IPV6: 16, Wire.MAC: 6}.get(source.wire)
+    return length in {exact, VARIABLE} if exact is not None else length >= source.shortest
+
+
+def _narrowed(
+    values: npt.NDArray[np.unsignedinteger], dtype: np.dtype[np.unsignedinteger]
+) -> tuple[npt.NDArray[np.unsignedinteger], Mask | None]:
+    """Values as the column has them, and where they fit; None when all do."""
+    if values.dtype.itemsize <= dtype.itemsize:
+        return values.astype(dtype, copy=False), None
+    valid = values <= np.iinfo(dtype).max
+    return values.astype(dtype), None if valid.all() else valid
+
+
+def _numbers(
+    found: list[tuple[int, Wire]],
+    fields: Fields,
+    dtype: np.dtype[np.unsignedinteger],
+    type_: pa.DataType,
+    oddities: Counter[Oddity],
+) -> pa.Array:
+    values, valid = _narrowed(_READ[found[0][1]](fields.uint(found[0][0])), dtype)
+    for at, wire in found[1:]:
+        zero = values == 0
+        if not zero.any():
+            break
+        others, others_valid = _narrowed(_READ[wire](fields.uint(at)), dtype)
+        values = np.where(zero, others, values)
+        if valid is not None or others_valid is not None:
+            everywhere = np.ones(fields.count, np.bool_)
+            valid = np.where(
+                zero,
+                everywhere if others_valid is None else others_valid,
+                everywhere if valid is None else valid,
+            )
+    if valid is not None:
+        oddities[Oddity.OUT_OF_RANGE] += int((~valid).sum())
+    return columns.primitive(values, type_, valid)
+
+
+def _common_properties(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+    # Type 2 is a forwarding exception; 64 is "forwarded", 128 "dropped, unknown reason" (RFC 7270 §4.12).
+    dropped = ((values >> 10) == 2) & ((values & 0x3FF) != 0)
+    return np.where(dropped, np.uint8(128), np.uint8(64))
+
+
+_READ: Final[Mapping[Wire, Callable[[npt.NDArray[np.unsignedinteger]], npt.NDArray[np.unsignedinteger]]]] = {
+    Wire.UINT: lambda values: values,
+    Wire.HIGH_BYTE: lambda values: (values >> 8) & 0xFF,
+    Wire.LOW_BYTE: lambda values: values & 0xFF,
+    Wire.SEGMENT: lambda values: values & 0xFFFFFF,
+    Wire.COMMON_PROPERTIES: _common_properties,
+}
+
+
+def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType) -> pa.Array:
+    words = np.zeros((fields.count, 4), np.uint32)
+    words[:, 2] = IPV4_PREFIX
+    empty: Mask | None = None
+    for at, wire in found:
+        octets = fields.octets(at, 4 if wire is Wire.IPV4 else 16)
+        if octets is None:
+            continue
+        if wire is Wire.IPV4:
+            sent = octets.view(np.uint32)[:, 0]
+            if empty is None:
+                words[:, 3] = sent
+            else:
+                words[empty, 3] = sent[empty]
+        else:
+            six = octets.view(np.uint64)
+            told = (six[:, 0] != 0) | (six[:, 1] != 0)
+            # Zeros beside the other family say nothing; alone they are the address "::".
+            take = told if len(found) > 1 else np.ones(fields.count, np.bool_)
+            if empty is not None:
+                take = take & empty
+            words.view(np.uint64)[take] = six[take]
+        empty = (words[:, 3] == 0) & (words[:, 2] == IPV4_PREFIX)
+        if not empty.any():
+            break
+    return columns.primitive(words.view(np.uint8), type_)
+
+
+def _macs(places: list[int], fields: Fields, type_: pa.DataType) -> pa.Array:
+    values: npt.NDArray[np.uint8] | None = None
+    for at in places:
+        octets = fields.octets(at, 6)
+        if octets is None:
+            continue
+        if values is None:
+            values = np.ascontiguousarray(octets)
+        else:
+            values = np.where(values.any(axis=1)[:, None], values, octets)
+    return pa.nulls(fields.count, type_) if values is None else columns.primitive(values, type_)
+
+
+def _application(octets: bytes) -> str | None:
+    # The length in front tells how many of the padded bytes are the identifier.
+    length, value = octets[0], octets[1:]
+    if length < 2:
+        return None
+    engine, selector = value[0], value[1:length]
+    if engine == 20 and len(selector) > 4:
+        # The engine of private enterprises has the enterprise's number first (RFC 6759 §4.1).
+        return f"20:{int.from_bytes(selector[:4])}:{int.from_bytes(selector[4:])}"
+    return f"{engine}:{int.from_bytes(selector)}"
+
+
+def _applications(at: int, fields: Fields) -> pa.Array:
+    octets, length = fields.padded(at)
+    with_length = np.concatenate([np.minimum(length, 255).astype(np.uint8)[:, None], octets], axis=1)
+    return columns.per_distinct(with_length, _application)
+
+
+def _told_time(
+    clocks: tuple[tuple[Element, Clock], ...], places: Places, fields: Fields, origin: Origin
+) -> tuple[npt.NDArray[np.int64], Mask | None] | None:
+    """Nanoseconds since 1970 by the best clock that the layout has, and where they can be told; None without one."""
+    for element, clock in clocks:
+        if element not in places:
+            continue
+        sent = fields.uint(places[element])
+        if clock is not Clock.UPTIME_MS:
+            return _CLOCKS[clock](sent.astype(np.uint64), origin)
+        if elements.SYSTEM_INIT_MS in places:
+            booted = fields.uint(places[elements.SYSTEM_INIT_MS]).astype(np.uint64)
+            return _milliseconds(booted + sent.astype(np.uint64), origin)
+        if origin.uptime_ms is not None:
+            return _since_boot(sent, origin.uptime_ms, origin)
+    return None
+
+
+def _since_boot(
+    sent: npt.NDArray[np.unsignedinteger], uptime_ms: npt.NDArray[np.uint32], origin: Origin
+) -> tuple[npt.NDArray[np.int64], None]:
+    # Modulo 2^32 and signed, so that a wrap of the uptime between the flow and its export does no harm.
+    ago = (uptime_ms - sent.astype(np.uint32)).view(np.int32).astype(np.int64)
+    return origin.exported_ns - ago * 1_000_000, None
+
+
+def _milliseconds(sent: npt.NDArray[np.uint64], _: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
+    valid = sent <= LAST_MILLISECOND
+    return sent.astype(np.int64) * 1_000_000, None if valid.all() else valid
+
+
+def _seconds(sent: npt.NDArray[np.uint64], origin: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
+    valid = sent <= LAST_MILLISECOND // 1000
+    return sent.astype(np.int64) * 1_000_000_000, None if valid.all() else valid
+
+
+def _ntp(sent: npt.NDArray[np.uint64], _: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
+    seconds = (sent >> np.uint64(32)).astype(np.int64) - NTP_TO_UNIX_SECONDS
+    fraction = ((sent & np.uint64(0xFFFFFFFF)) * np.uint64(1_000_000_000)) >> np.uint64(32)
+    return seconds * 1_000_000_000 + fraction.astype(np.int64), None
+
+
+_CLOCKS: Final[
+    Mapping[Clock, Callable[[npt.NDArray[np.uint64], Origin], tuple[npt.NDArray[np.int64], Mask | None]]]
+] = {
+    Clock.SECONDS: _seconds,
+    Clock.MILLISECONDS: _milliseconds,
+    Clock.NTP: _ntp,
+    Clock.NTP_US: lambda sent, origin: _ntp(sent & ~np.uint64(0x7FF), origin),
+    Clock.BEFORE_EXPORT_US: lambda sent, origin: (origin.exported_ns - sent.astype(np.int64) * 1000, None),
+}
+
+
+def _sampling_rate(fields: Fields, places: Places, oddities: Counter[Oddity]) -> pa.Array | None:
+    """N of 1:N as the record itself tells it, null where it tells 0; None when the layout tells nothing.
+
+    Of 309/310, 305/306, 311, 50 and 34 the first that is there and is not 0 counts; 305 alone proves nothing.
+    """
+    told: list[npt.NDArray[np.float64]] = []
+    if (0, 309) in places and (0, 310) in places:
+        told.append(_ratio(fields.uint(places[0, 310]), fields.uint(places[0, 309])))
+    if (0, 305) in places and (0, 306) in places:
+        taken, skipped = fields.uint(places[0, 305]).astype(np.uint64), fields.uint(places[0, 306]).astype(np.uint64)
+        told.append(_ratio(taken + skipped, taken))
+    if (0, 311) in places:
+        for size, dtype in ((8, ">f8"), (4, ">f4")):
+            octets = fields.octets(places[0, 311], size)
+            if octets is not None:
+                share = np.ascontiguousarray(octets).view(dtype)[:, 0].astype(np.float64)
+                told.append(np.divide(1.0, share, out=np.zeros(fields.count), where=(share > 0) & (share <= 1)))
+    told.extend(fields.uint(places[0, number]).astype(np.float64) for number in (50, 34) if (0, number) in places)
+    if not told:
+        return None
+    rate = told[0]
+    for other in told[1:]:
+        rate = np.where(rate >= 1, rate, other)
+    valid = (rate >= 1) & (rate <= np.iinfo(np.uint32).max)
+    values = np.where(valid, np.rint(rate), 0).astype(np.uint32)
+    oddities[Oddity.OUT_OF_RANGE] += int((rate > np.iinfo(np.uint32).max).sum())
+    return columns.primitive(values, pa.uint32(), None if valid.all() else valid)
+
+
+def _ratio(
+    whole: npt.NDArray[np.unsignedinteger], part: npt.NDArray[np.unsignedinteger]
+) -> npt.NDArray[np.float64]:
+    return np.divide(whole, part, out=np.zeros(len(whole)), where=part != 0)

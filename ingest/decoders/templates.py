@@ -1,0 +1,67 @@
+"""What the decoders ask of whoever keeps the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.decoders.fault import Fault
+from ingest.decoders.layout import Layout, Template
+from ingest.decoders.plan import Plan
+
+KEY_BYTES: Final = 24
+"""A template is kept by exporter (16 bytes), version (2), observation domain (4) and template id (2)."""
+
+UNKNOWN: Final = -1
+AMBIGUOUS: Final = -2
+"""Two layouts are known, since a redefinition is not yet confirmed: which one a data set has, its length tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A template that changed what is known."""
+
+    key: bytes
+    template: Template
+    number: int
+    """The layout's number with whoever keeps the templates."""
+    redefined: bool
+
+
+class Templates(Protocol):
+    """Layouts by template key. A layout has a number that stays its own as long as a template refers to it."""
+
+    def numbers(self, keys: Sequence[bytes]) -> list[int]:
+        """The layout's number for each key, or UNKNOWN, or AMBIGUOUS; called once a batch."""
+
+    def candidates(self, key: bytes) -> tuple[int, ...]:
+        """The numbers of all layouts known for a key, the newest first."""
+
+    def learn(self, key: bytes, template: Template) -> Learned | Fault | None:
+        """Take a template in: what changed, why it was refused, or None when it was known."""
+
+    def layout(self, number: int) -> Layout:
+        """The layout with this number."""
+
+    def plan(self, number: int) -> Plan:
+        """What turns records of this layout into columns; compiled at the first call."""
+
+
+def template_keys(
+    source: npt.NDArray[np.uint8],
+    version: int,
+    domain: npt.NDArray[np.uint32],
+    template_id: npt.NDArray[np.uint16],
+) -> list[bytes]:
+    """The key of each data set: ``source`` of shape [n, 16], the rest [n]."""
+    keys = np.empty((len(template_id), KEY_BYTES), np.uint8)
+    keys[:, :16] = source
+    keys[:, 16:18] = (version >> 8, version & 0xFF)
+    keys[:, 18:22] = domain.astype(">u4")[:, None].view(np.uint8)
+    keys[:, 22:24] = template_id.astype(">u2")[:, None].view(np.uint8)
+    flat = keys.tobytes()
+    return [flat[at : at + KEY_BYTES] for at in range(0, len(flat), KEY_BYTES)]

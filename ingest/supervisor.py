@@ -1,0 +1,419 @@
+"""The supervisor: sockets, workers, signals, HTTP, and what all workers know together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+from ingest.config import IngestConfig, IngestSettings
+from ingest.control import MOST_QUEUED, Channel, LogLevel, Message, Observed, Partitions, Ready, Report, Stop, Templates
+from ingest.exporters import Exporters, address_text
+from ingest.ledger import Ledger, balances, ledger
+from ingest.sockets import DropCount, ListenerSockets, open_listeners
+from ingest.templates import DOMAIN_BYTES, TemplateStore
+from ingest.topics import TopicWatch
+from ingest.worker import FLUSH_SECONDS, WorkerArguments, run_worker
+from shared import log
+from shared.metrics import METRIC, Book, ExporterLabels, Kind, Snapshot, merge, total
+from shared.version import VERSION
+from shared.web import Check, WebServer, create_app
+
+TICK_SECONDS: Final = 1.0
+SETTLE_TICKS: Final = 5
+"""Sequence numbers are judged this often, in ticks: longer than any worker keeps a batch."""
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 30.0
+"""A worker that dies again and again is replaced after pauses that double up to this."""
+
+STEADY_SECONDS: Final = 60.0
+"""A worker that lived for this long is replaced at once."""
+
+EXPORTER_LABELS: Final = 1000
+"""Exporters that get series of their own in the metrics; the others share one."""
+
+
+def granted_cpus() -> int:
+    """CPUs that this process may use: those it may run on, and what the cgroup's quota grants."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    if quota == "max":
+        return cpus
+    return max(1, min(cpus, math.ceil(int(quota) / int(period))))
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A worker process, as the supervisor sees it."""
+
+    index: int
+    process: BaseProcess
+    channel: Channel
+    started: float
+    ready: bool = False
+    snapshot: Snapshot = field(default_factory=dict)
+    ended: bool = False
+    """It said itself that it was done, so nothing of what it counted is missing."""
+
+
+class Supervisor:
+    """Owns the sockets, keeps the workers running, and answers HTTP. It does not touch a datagram."""
+
+    def __init__(self, settings: IngestSettings, reload: Callable[[], IngestSettings]) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._config: IngestConfig = settings.ingest
+        self._log = log.get_logger("ingest.supervisor")
+        self._count = granted_cpus() if self._config.workers == "auto" else self._config.workers
+        self._book = Book()
+        self._lock = threading.Lock()
+        self._exporters = Exporters()
+        self._labels = ExporterLabels(EXPORTER_LABELS)
+        self._templates = TemplateStore()
+        self._workers: dict[int, _Worker] = {}
+        self._past: Snapshot = {}
+        self._pauses: dict[int, float] = {}
+        self._partitions = 0
+        self._listeners: list[ListenerSockets] = []
+        self._drops: list[tuple[str, DropCount]] = []
+        self._stop = asyncio.Event()
+        self._stopping = False
+        self._spawn = multiprocessing.get_context("spawn")
+        self._topics = TopicWatch(settings.kafka, self._found_partitions, self._log)
+
+    async def run(self) -> None:
+        """Serve until a signal says stop, then stop cleanly: nothing that reached a socket is lost.
+
+        Raises StartError when a port is taken.
+        """
+        loop = asyncio.get_running_loop()
+        self._listeners = open_listeners(self._config.listen, self._count, self._config.receive_buffer_bytes)
+        web = self._web()
+        await web.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self._tell_listeners(web.port)
+        for index in range(self._count):
+            self._start_worker(index)
+        self._topics.start()
+        ticks = asyncio.create_task(self._tick())
+        await self._stop.wait()
+        await self._drain()
+        ticks.cancel()
+        self._topics.stop()
+        self._poll_sockets()
+        books = self.ledger()
+        self._log.info("stopped", balances=balances(books), **books)
+        await web.stop()
+        for listener in self._listeners:
+            listener.close()
+
+    def _web(self) -> WebServer:
+        http = self._config.http
+        app = create_app(
+            title="Sluiceway ingest",
+            version=VERSION,
+            live=lambda: [Check("loop", ok=True, detail="the event loop turns")],
+            ready=self.checks,
+            snapshot=self.snapshot,
+            api={
+                "/api/v1/ledger": self.ledger,
+                "/api/v1/exporters": self.exporters,
+                "/api/v1/templates": self.templates,
+            },
+            token=self._token,
+        )
+        return WebServer(http.listen, app, key="ingest.http.listen")
+
+    def _token(self) -> str | None:
+        token = self._settings.ingest.http.token
+        return None if token is None else token.get_secret_value()
+
+    def _tell_listeners(self, http_port: int) -> None:
+        self._book.set("build_info", 1, version=VERSION, python=platform.python_version())
+        for text, listener in zip(self._config.listen, self._listeners, strict=True):
+            label = str(text)
+            self._drops.append((label, DropCount(listener.sockets)))
+            self._book.add("ingest_socket_drops_total", 0, listener=label)
+            self._book.set(
+                "ingest_socket_buffer_bytes", listener.receive_buffer_bytes * len(listener.sockets), listener=label
+            )
+            self._log.info(
+                "listening",
+                address=listener.address,
+                port=listener.port,
+                sockets=len(listener.sockets),
+                receive_buffer_bytes=listener.receive_buffer_bytes,
+            )
+            for remark in listener.remarks:
+                self._log.warning("not all that was asked for", listener=label, remark=remark)
+        self._log.info("serving HTTP", listen=self._config.http.listen, port=http_port)
+
+    # Workers
+
+    def _start_worker(self, index: int) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        arguments = WorkerArguments(
+            self._settings, [listener.sockets[index] for listener in self._listeners], theirs, f"worker-{index}"
+        )
+        process = self._spawn.Process(target=run_worker, args=(arguments,), name=f"worker-{index}")
+        process.start()
+        theirs.close()
+        worker = _Worker(index, process, Channel(ours), time.monotonic())
+        with self._lock:
+            self._workers[index] = worker
+            known = tuple(self._templates)
+        if known:
+            worker.channel.send(Templates(known))
+        if self._partitions:
+            worker.channel.send(Partitions(self._partitions))
+        worker.channel.start()
+        asyncio.get_running_loop().add_reader(worker.channel.descriptor, self._listen_to, worker)
+        self._book.set("ingest_workers", len(self._workers))
+
+    def _listen_to(self, worker: _Worker) -> None:
+        # Asked first: what came before the end is still taken.
+        gone = worker.channel.gone.is_set()
+        for message in worker.channel.take():
+            self._hear(worker, message)
+        if gone:
+            self._gone(worker)
+
+    def _hear(self, worker: _Worker, message: Message) -> None:
+        if isinstance(message, Report):
+            worker.snapshot = message.snapshot
+            worker.ended = message.last
+        elif isinstance(message, Observed):
+            with self._lock:
+                for heard in message.heard:
+                    self._exporters.hear(heard)
+        elif isinstance(message, Templates):
+            with self._lock:
+                for key, template in message.templates:
+                    self._templates.learn(key, template)
+                others = [other for other in self._workers.values() if other is not worker]
+            for other in others:
+                other.channel.send(message)
+        elif isinstance(message, Ready):
+            worker.ready = True
+            self._log.info("a worker receives", worker=worker.process.name, pid=worker.process.pid)
+
+    def _gone(self, worker: _Worker) -> None:
+        asyncio.get_running_loop().remove_reader(worker.channel.descriptor)
+        worker.process.join()
+        worker.channel.close()
+        with self._lock:
+            self._past = merge([self._past, _final(worker)])
+            if self._workers.get(worker.index) is worker:
+                del self._workers[worker.index]
+        self._book.set("ingest_workers", len(self._workers))
+        if self._stopping:
+            return
+        lived = time.monotonic() - worker.started
+        pause = FIRST_PAUSE_SECONDS
+        if lived < STEADY_SECONDS:
+            pause = min(LONGEST_PAUSE_SECONDS, 2 * self._pauses.get(worker.index, FIRST_PAUSE_SECONDS / 2))
+        self._pauses[worker.index] = pause
+        self._book.add("ingest_worker_restarts_total")
+        self._log.error(
+            "a worker died and is replaced; what its sockets have queued is kept",
+            worker=worker.process.name,
+            exit_code=worker.process.exitcode,
+            records_lost=0 if worker.ended else int(total(worker.snapshot, "ingest_records_in_flight")),
+            pause_seconds=pause,
+        )
+        asyncio.get_running_loop().call_later(pause, self._replace, worker.index)
+
+    def _replace(self, index: int) -> None:
+        if not self._stopping:
+            self._start_worker(index)
+
+    def _found_partitions(self, count: int) -> None:
+        """Called by the thread that watches the topics."""
+        self._partitions = count
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.channel.send(Partitions(count))
+
+    # Signals and the clock
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._log.warning("stopping at once, on a second signal")
+            for worker in self._workers.values():
+                worker.process.kill()
+            os._exit(0)
+        self._log.info("stopping", drain_seconds=self._config.drain_seconds)
+        self._stop.set()
+
+    def _hang_up(self) -> None:
+        try:
+            settings = self._reload()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the service goes on as it was
+            self._log.error("the configuration was not read again", reason=str(error))
+            return
+        self._settings = settings
+        log.set_level(settings.log.level)
+        for worker in self._workers.values():
+            worker.channel.send(LogLevel(settings.log.level))
+        self._log.info("read again: log level and secrets")
+
+    async def _tick(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            ticks += 1
+            self._poll_sockets()
+            self._end_the_deaf()
+            if ticks % SETTLE_TICKS == 0:
+                self._settle()
+
+    def _poll_sockets(self) -> None:
+        for label, drops in self._drops:
+            dropped = drops.take()
+            if dropped:
+                self._book.add("ingest_socket_drops_total", dropped, listener=label)
+                self._log.warning(
+                    "the kernel dropped datagrams, since a receive buffer was full: more workers or a larger"
+                    " ingest.receive_buffer_bytes help (and net.core.rmem_max, where we may not exceed it)",
+                    listener=label,
+                    datagrams=dropped,
+                )
+
+    def _end_the_deaf(self) -> None:
+        """End a worker that no longer takes what it is told, such as a stopped one: it would miss templates."""
+        for worker in self._workers.values():
+            if worker.channel.queued > MOST_QUEUED:
+                self._log.error("a worker does not listen and is ended", worker=worker.process.name)
+                worker.process.kill()
+
+    def _settle(self) -> None:
+        with self._lock:
+            lost = self._exporters.settle()
+        for exporter, units in lost.items():
+            self._book.add("ingest_sequence_lost_total", units, exporter=self._labels.label(exporter))
+
+    async def _drain(self) -> None:
+        """Go on receiving for the drain time, then let the workers finish."""
+        deadline = time.monotonic() + self._config.drain_seconds
+        while time.monotonic() < deadline:
+            await asyncio.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
+        self._stopping = True
+        for worker in list(self._workers.values()):
+            worker.channel.send(Stop())
+        deadline = time.monotonic() + FLUSH_SECONDS + 10
+        while self._workers and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for worker in list(self._workers.values()):
+            self._log.error("a worker did not stop in time and is ended", worker=worker.process.name)
+            worker.process.kill()
+            self._gone(worker)
+        self._settle()
+
+    # What is shown
+
+    def checks(self) -> Sequence[Check]:
+        """What has to be well before datagrams may be sent here."""
+        with self._lock:
+            receiving = sum(worker.ready for worker in self._workers.values())
+        return [
+            Check("serving", ok=not self._stop.is_set(), detail="stopping" if self._stop.is_set() else "serving"),
+            Check("workers", ok=receiving == self._count, detail=f"{receiving} of {self._count} workers receive"),
+            self._topics.check(),
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """Everything that was counted, by workers that are gone too."""
+        shown = Book()
+        with self._lock:
+            parts = [self._past, *(worker.snapshot for worker in self._workers.values())]
+            shown.set("ingest_templates", len(self._templates))
+            shown.set("ingest_exporters", len(self._exporters))
+            facts = self._exporters.facts()
+        for one in facts:
+            label = self._labels.label(one.exporter)
+            shown.add("ingest_exporter_datagrams_total", one.datagrams, exporter=label)
+            shown.add("ingest_exporter_records_total", one.records, exporter=label)
+        latest: dict[str, int] = {}
+        for one in facts:
+            label = self._labels.label(one.exporter)
+            latest[label] = max(latest.get(label, 0), one.last_seen_ns)
+        for label, seen_ns in latest.items():
+            shown.set("ingest_exporter_last_seen_timestamp_seconds", seen_ns / 1e9, exporter=label)
+        return merge([*parts, self._book.snapshot(), shown.snapshot()])
+
+    def ledger(self) -> Ledger:
+        """What was received, and what became of it: received = delivered + dropped + in flight."""
+        return ledger(self.snapshot())
+
+    def exporters(self, limit: int = 1000) -> list[dict[str, object]]:
+        """What is known of each exporter and observation domain; losses are in the unit of the protocol's sequence."""
+        with self._lock:
+            facts = self._exporters.facts()
+        return [
+            {
+                "exporter": one.exporter,
+                "version": one.version,
+                "observation_domain_id": one.observation_domain_id,
+                "first_seen": one.first_seen_ns / 1e9,
+                "last_seen": one.last_seen_ns / 1e9,
+                "datagrams": one.datagrams,
+                "records": one.records,
+                "sequence_lost": one.lost,
+                "sequence_uncertain": one.uncertain,
+                "restarts": one.restarts,
+            }
+            for one in facts[:limit]
+        ]
+
+    def templates(self, exporter: str | None = None, limit: int = 1000) -> list[dict[str, object]]:
+        """The templates that are known, of one exporter or of all; a field is [enterprise, element, length]."""
+        shown: list[dict[str, object]] = []
+        with self._lock:
+            known = list(self._templates)
+        for key, template in known:
+            name = address_text(key[:16])
+            if exporter not in {None, name}:
+                continue
+            if len(shown) == limit:
+                break
+            layout = template.layout
+            shown.append(
+                {
+                    "exporter": name,
+                    "version": layout.version,
+                    "observation_domain_id": int.from_bytes(key[18:DOMAIN_BYTES]),
+                    "template_id": template.template_id,
+                    "options": layout.options,
+                    "scope_fields": layout.scopes,
+                    "fields": [list(one) for one in layout.fields],
+                }
+            )
+        return shown
+
+
+def _final(worker: _Worker) -> Snapshot:
+    """What a worker that is gone leaves: its counters; what it had in flight is lost, unless it ended by itself."""
+    kept = {name: series for name, series in worker.snapshot.items() if METRIC[name].kind is not Kind.GAUGE}
+    lost = int(total(worker.snapshot, "ingest_records_in_flight"))
+    if worker.ended or not lost:
+        return kept
+    book = Book()
+    book.add("ingest_dropped_total", lost, stage="worker", reason="worker_died", unit="records")
+    return merge([kept, book.snapshot()])

@@ -1,0 +1,165 @@
+"""What is known of every exporter's templates, bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+from ingest.decoders.fault import Fault
+from ingest.decoders.layout import Layout, Template
+from ingest.decoders.plan import Plan
+from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned
+
+DOMAIN_BYTES: Final = 22
+"""A key without the template id: exporter, version and observation domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateBounds:
+    """How much is kept. Over a bound for one exporter a template is refused; over one for all, the oldest goes."""
+
+    per_domain: int = 512
+    template_bytes: int = 8192
+    templates: int = 262_144
+    total_bytes: int = 64 << 20
+    """Bytes of all templates as they came over the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The layouts of one template id, by number, the newest first; two while a redefinition is not confirmed."""
+
+    numbers: tuple[int, ...]
+    wire_bytes: int
+
+
+class TemplateStore:
+    """Templates by exporter, version, observation domain and template id; one layout shared by all that send it.
+
+    A redefinition keeps the layout before it until the new one has come a second time: datagrams of both may be
+    under way, and one datagram alone may be forged. One thread uses a store.
+    """
+
+    def __init__(self, bounds: TemplateBounds | None = None) -> None:
+        self._bounds = bounds or TemplateBounds()
+        self._known: dict[bytes, Known] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._in_domain: Counter[bytes] = Counter()
+        self._bytes = 0
+        self._layouts: list[Layout | None] = []
+        self._plans: list[Plan | None] = []
+        self._references: list[int] = []
+        self._free: list[int] = []
+        self._interned: dict[Layout, int] = {}
+        self.evicted = 0
+        """How many templates went to make room for others, ever."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def layouts(self) -> int:
+        """How many distinct layouts the templates have."""
+        return len(self._interned)
+
+    def __iter__(self) -> Iterator[tuple[bytes, Template]]:
+        """Every template by its key, of a redefined one all layouts, the oldest first: to learn again elsewhere."""
+        for key, known in self._known.items():
+            for number in reversed(known.numbers):
+                yield key, Template(int.from_bytes(key[DOMAIN_BYTES:]), self.layout(number), known.wire_bytes)
+
+    def numbers(self, keys: Sequence[bytes]) -> list[int]:
+        return list(map(self._numbers.get, keys, repeat(UNKNOWN)))
+
+    def candidates(self, key: bytes) -> tuple[int, ...]:
+        known = self._known.get(key)
+        return () if known is None else known.numbers
+
+    def layout(self, number: int) -> Layout:
+        layout = self._layouts[number]
+        if layout is None:
+            raise LookupError(f"layout {number} is not in use")
+        return layout
+
+    def plan(self, number: int) -> Plan:
+        plan = self._plans[number]
+        if plan is None:
+            plan = self._plans[number] = Plan(self.layout(number))
+        return plan
+
+    def learn(self, key: bytes, template: Template) -> Learned | Fault | None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            # Put back at the end: what was heard of last goes last when room is needed.
+            self._known[key] = known
+            if self.layout(known.numbers[0]) == template.layout:
+                self._confirm(key, known)
+                return None
+        refused = self._refusal(key, template, known)
+        if refused is not None:
+            return refused
+        number = self._intern(template.layout)
+        numbers = (number,)
+        if known is None:
+            self._in_domain[key[:DOMAIN_BYTES]] += 1
+        else:
+            numbers = (number, known.numbers[0])
+            self._release(known.numbers[1:])
+            self._bytes -= known.wire_bytes
+        self._known[key] = Known(numbers, template.wire_bytes)
+        self._numbers[key] = number if known is None else AMBIGUOUS
+        self._bytes += template.wire_bytes
+        self._make_room()
+        return Learned(key, template, number, redefined=known is not None)
+
+    def _refusal(self, key: bytes, template: Template, known: Known | None) -> Fault | None:
+        if template.wire_bytes > self._bounds.template_bytes:
+            return Fault.TEMPLATE_TOO_LARGE
+        if known is None and self._in_domain[key[:DOMAIN_BYTES]] >= self._bounds.per_domain:
+            return Fault.TEMPLATE_LIMIT
+        return None
+
+    def _confirm(self, key: bytes, known: Known) -> None:
+        if len(known.numbers) > 1:
+            self._release(known.numbers[1:])
+            self._known[key] = Known(known.numbers[:1], known.wire_bytes)
+            self._numbers[key] = known.numbers[0]
+
+    def _intern(self, layout: Layout) -> int:
+        number = self._interned.get(layout)
+        if number is None:
+            if self._free:
+                number = self._free.pop()
+                self._layouts[number], self._plans[number], self._references[number] = layout, None, 0
+            else:
+                number = len(self._layouts)
+                self._layouts.append(layout)
+                self._plans.append(None)
+                self._references.append(0)
+            self._interned[layout] = number
+        self._references[number] += 1
+        return number
+
+    def _release(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._references[number] -= 1
+            if self._references[number] == 0:
+                del self._interned[self.layout(number)]
+                self._layouts[number] = self._plans[number] = None
+                self._free.append(number)
+
+    def _make_room(self) -> None:
+        while len(self._known) > self._bounds.templates or self._bytes > self._bounds.total_bytes:
+            key = next(iter(self._known))
+            known = self._known.pop(key)
+            del self._numbers[key]
+            self._bytes -= known.wire_bytes
+            self._release(known.numbers)
+            domain = key[:DOMAIN_BYTES]
+            self._in_domain[domain] -= 1
+            if not self._in_domain[domain]:
+                del self._in_domain[domain]
+            self.evicted += 1

@@ -1,0 +1,240 @@
+"""A worker: receive, decode, gather, produce. One process, one thread on the hot path."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final
+
+import numpy as np
+
+from ingest.config import IngestSettings
+from ingest.control import Channel, LogLevel, Observed, Partitions, Ready, Report, Stop, Templates
+from ingest.decoders import Datagrams, Decoded, Unit
+from ingest.outbox import MessageBounds, Outbox
+from ingest.pipeline import Pipeline
+from ingest.producer import RecordProducer, Refusal
+from ingest.receive import ReceiveFault, Receiver
+from ingest.sampling import SamplingRates
+from ingest.sockets import drain
+from shared import log
+from shared.kafka import RECORDS, full_name, producer_properties
+from shared.metrics import Book
+
+REPORT_SECONDS: Final = 0.25
+EXPIRE_SECONDS: Final = 30.0
+IDLE_WAIT_NS: Final = 100_000_000
+"""How long an idle worker waits for a datagram: so late is an acknowledgement counted at the latest."""
+
+FLUSH_SECONDS: Final = 30.0
+"""How long a stopping worker waits for Kafka to acknowledge what it sent."""
+
+OUTBOX_BYTES: Final = 256 << 20
+"""Records that are held while the partitions of the topic are not known, since no broker answered yet."""
+
+RECORD_BYTES: Final = 40
+"""A flow record on the wire has about this many bytes or more: turns a bound of records into one of bytes."""
+
+PROTOCOL_LABELS: Final = {5: "v5", 9: "v9", 10: "ipfix"}
+LABEL_CODES: Final = ("v5", "v9", "ipfix", "unknown")
+TYPE_LABELS: Final = {"NETFLOW_V5": "v5", "NETFLOW_V9": "v9", "IPFIX": "ipfix"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerArguments:
+    """What the supervisor hands to a worker that it spawns."""
+
+    settings: IngestSettings
+    sockets: Sequence[socket.socket]
+    """One a listener, in the order of the configuration."""
+    connection: Connection
+    name: str
+
+
+def run_worker(arguments: WorkerArguments) -> None:
+    """What the spawned process does; ends when it is told to stop, or when the supervisor is gone."""
+    # A terminal's Ctrl-C reaches all processes of the group; only the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log.configure(arguments.settings.log, "ingest")
+    Worker(arguments).run()
+
+
+class Worker:
+    """The loop of one worker. Its sockets belong to the supervisor and outlive it."""
+
+    def __init__(self, arguments: WorkerArguments) -> None:
+        config = arguments.settings.ingest
+        kafka = arguments.settings.kafka
+        self._sockets = arguments.sockets
+        self._listeners = [str(listener) for listener in config.listen]
+        self._max_age_ns = config.batch.max_age_ms * 1_000_000
+        self._book = Book()
+        self._channel = Channel(arguments.connection)
+        self._log = log.get_logger("ingest.worker").bind(worker=arguments.name)
+        self._throttle = log.Throttle()
+        self._receiver = Receiver(
+            arguments.sockets, wake=self._channel.descriptor, max_bytes=config.batch.max_records * RECORD_BYTES
+        )
+        self._pipeline = Pipeline()
+        self._sampling = SamplingRates(config.sampling.overrides, config.sampling.default)
+        bounds = MessageBounds(
+            config.message.max_records, config.message.max_bytes, config.message.max_age_ms * 1_000_000
+        )
+        self._outbox = Outbox(bounds, OUTBOX_BYTES)
+        self._producer = RecordProducer(
+            producer_properties(kafka, f"sluiceway-ingest-{arguments.name}"),
+            full_name(kafka, RECORDS),
+            f"ingest-{socket.gethostname()}-{arguments.name}-{os.getpid()}",
+            self._book,
+            self._refused,
+        )
+        self._partitions = 0
+        self._stopping = False
+        self._next_report = 0.0
+        self._next_expiry = 0.0
+
+    def run(self) -> None:
+        """Work until told to stop; everything received by then is sent, or counted."""
+        self._producer.start()
+        self._channel.start()
+        self._channel.send(Ready())
+        while not self._stopping:
+            self._turn(IDLE_WAIT_NS, self._max_age_ns)
+            if self._producer.fatal is not None:
+                self._log.error("the Kafka client can produce no more, starting anew", error=self._producer.fatal)
+                self._report()
+                self._channel.close()
+                raise SystemExit(1)
+        self._finish()
+
+    def _turn(self, wait_ns: int, max_age_ns: int) -> bool:
+        """One round of the loop; whether anything was received."""
+        datagrams = self._receiver.receive(wait_ns, max_age_ns)
+        if datagrams is not None:
+            self._decode(datagrams)
+        self._count_receive_faults()
+        self._obey()
+        self._send(time.monotonic_ns())
+        self._producer.poll()
+        now = time.monotonic()
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRE_SECONDS
+            self._take(self._pipeline.expire(time.time_ns()))
+            self._throttle.flush()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_SECONDS
+            self._report()
+        return datagrams is not None
+
+    def _decode(self, datagrams: Datagrams) -> None:
+        begun = time.perf_counter()
+        decoded = self._pipeline.decode(datagrams)
+        self._book.observe("ingest_decode_seconds", time.perf_counter() - begun)
+        self._count_received(datagrams, decoded)
+        self._book.observe("ingest_batch_records", decoded.records)
+        self._take(decoded)
+        if decoded.heard:
+            self._channel.send(Observed(tuple(decoded.heard)))
+        if decoded.learned:
+            self._channel.send(Templates(tuple((item.key, item.template) for item in decoded.learned)))
+
+    def _take(self, decoded: Decoded) -> None:
+        """Count what was decoded, and put it in the outbox."""
+        now_ns = time.monotonic_ns()
+        for batch in decoded.batches:
+            label = TYPE_LABELS[batch.column("type").dictionary[0].as_py()]
+            self._book.add("ingest_records_decoded_total", batch.num_rows, protocol=label)
+            if not self._outbox.add(self._sampling.apply(batch), now_ns):
+                self._drop("produce", Refusal.QUEUE_FULL.value, Unit.RECORDS, batch.num_rows)
+        if decoded.options_records:
+            self._book.add("ingest_options_records_total", decoded.options_records)
+        for (fault, unit), count in decoded.faults.items():
+            self._drop("decode", fault.value, unit, count)
+        for oddity, count in decoded.oddities.items():
+            if count:
+                self._book.add("ingest_oddities_total", count, reason=oddity.value)
+
+    def _count_received(self, datagrams: Datagrams, decoded: Decoded) -> None:
+        code = np.full(len(datagrams), len(LABEL_CODES) - 1, np.int64)
+        for at, version in enumerate(PROTOCOL_LABELS):
+            code[decoded.version == version] = at
+        cell = datagrams.listener.astype(np.int64) * len(LABEL_CODES) + code
+        size = len(self._listeners) * len(LABEL_CODES)
+        count = np.bincount(cell, minlength=size)
+        octets = np.bincount(cell, datagrams.length, size)
+        for at in np.flatnonzero(count).tolist():
+            labels = {"listener": self._listeners[at // len(LABEL_CODES)], "protocol": LABEL_CODES[at % len(LABEL_CODES)]}
+            self._book.add("ingest_datagrams_received_total", int(count[at]), **labels)
+            self._book.add("ingest_bytes_received_total", int(octets[at]), **labels)
+
+    def _count_receive_faults(self) -> None:
+        for fault, count in self._receiver.take_faults().items():
+            if fault is ReceiveFault.TOO_LONG:
+                self._book.add("ingest_datagrams_received_total", count, listener=self._listeners[0], protocol="unknown")
+                self._drop("receive", fault.value, Unit.DATAGRAMS, count)
+            else:
+                self._book.add("ingest_oddities_total", count, reason=fault.value)
+
+    def _send(self, now_ns: int, *, everything: bool = False) -> None:
+        if self._partitions and (everything or self._outbox.due(self._partitions, now_ns)):
+            for partition, batch in self._outbox.take(self._partitions):
+                self._producer.send(partition, batch)
+
+    def _obey(self) -> None:
+        for message in self._channel.take():
+            if isinstance(message, Partitions):
+                self._partitions = message.count
+            elif isinstance(message, Templates):
+                self._take(self._pipeline.learn(message.templates))
+            elif isinstance(message, LogLevel):
+                log.set_level(message.level)
+            elif isinstance(message, Stop):
+                self._stopping = True
+        if self._channel.gone.is_set():
+            # Nobody is left to report to; what was received is still delivered.
+            self._stopping = True
+
+    def _finish(self) -> None:
+        """Take the sockets out of traffic, read them dry, and see everything to its end."""
+        for member in self._sockets:
+            drain(member)
+        while self._turn(0, 0):
+            pass
+        # A datagram may have been on its way into a queue when the socket was taken out of traffic.
+        self._turn(10_000_000, 0)
+        self._send(time.monotonic_ns(), everything=True)
+        self._producer.close(FLUSH_SECONDS, self._report)
+        if self._outbox.records:
+            self._refused(Refusal.NOT_ACKNOWLEDGED, self._outbox.records)
+            self._outbox.clear()
+        waiting = self._pipeline.parking.clear()
+        if waiting:
+            self._drop("decode", "awaiting_template", Unit.SETS, waiting)
+        self._throttle.flush(everything=True)
+        self._report(last=True)
+        self._channel.close()
+
+    def _refused(self, refusal: Refusal, records: int) -> None:
+        self._drop("produce", refusal.value, Unit.RECORDS, records)
+
+    def _drop(self, stage: str, reason: str, unit: Unit, count: int) -> None:
+        self._book.add("ingest_dropped_total", count, stage=stage, reason=reason, unit=unit.value)
+        # Decoders meet odd datagrams every day; records that were whole and got lost are another matter.
+        level = "error" if stage == "produce" else "warning"
+        self._throttle.log(
+            self._log, level, (stage, reason), "dropped", during=stage, reason=reason, unit=unit.value, count=count
+        )
+
+    def _report(self, *, last: bool = False) -> None:
+        book = self._book
+        book.set("ingest_parked_bytes", self._pipeline.parking.bytes)
+        book.set("ingest_parked_sets", self._pipeline.parking.sets)
+        book.set("ingest_outbox_records", self._outbox.records)
+        book.set("ingest_records_in_flight", self._outbox.records + self._producer.in_flight_records)
+        self._channel.send(Report(book.snapshot(), last))

@@ -1,0 +1,1 @@
+"""What both stages need: the record and its codec, settings, Kafka, metrics, logs, probes and errors."""

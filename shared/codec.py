@@ -1,0 +1,120 @@
+"""Columns to Kafka message and back: an Arrow IPC stream that carries its own schema, and the headers beside it.
+
+A message has only the columns that its batch has, so a reader takes whatever comes: columns that it does not know are
+left out, columns that are missing are null to whoever asks for them. Field metadata stays off the wire, where it would
+double a small message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from shared.errors import SluicewayError, UnknownSchemaError
+from shared.record import COLUMN, COLUMNS, SCHEMA_VERSION
+
+CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
+
+
+class CorruptMessageError(SluicewayError):
+    """The value of a message is not an Arrow stream of flow records."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageInfo:
+    """What the headers of a message say. ``records`` is None when the producer did not tell."""
+
+    schema: int
+    content_type: str
+    records: int | None
+    heartbeat: bool
+
+
+def encode(batch: pa.RecordBatch) -> pa.Buffer:
+    """Return the value of one message: an IPC stream of one batch, its schema first."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def headers(records: int, producer: str) -> list[tuple[str, bytes]]:
+    """Return the headers of a message of ``records`` records; ``producer`` names the instance that made it."""
+    return [
+        ("schema", b"%d" % SCHEMA_VERSION),
+        ("content-type", CONTENT_TYPE.encode()),
+        ("records", b"%d" % records),
+        ("producer", producer.encode()),
+    ]
+
+
+def heartbeat_headers(producer: str) -> list[tuple[str, bytes]]:
+    """Return the headers of an empty message, which does nothing but close the interval before it."""
+    return [*headers(0, producer), ("heartbeat", b"1")]
+
+
+def read_headers(pairs: Iterable[tuple[str, bytes | None]] | None) -> MessageInfo:
+    """Read the headers of a message.
+
+    Raises UnknownSchemaError when the schema version is missing or is not one that this program can read: what the
+    message holds is then unknown, and skipping it would lose it.
+    """
+    found = dict(pairs or ())
+    version = found.get("schema")
+    if version is None or not version.isdigit() or int(version) != SCHEMA_VERSION:
+        said = "has no schema version" if version is None else f"has schema version {version[:20].decode('ascii', 'replace')}"
+        raise UnknownSchemaError(
+            f"the message {said}, and this program reads version {SCHEMA_VERSION}:"
+            " run a version of Sluiceway that knows it, or remove what is not ours from the topic"
+        )
+    records = found.get("records")
+    return MessageInfo(
+        schema=SCHEMA_VERSION,
+        content_type=(found.get("content-type") or b"").decode("ascii", "replace"),
+        records=int(records) if records is not None and records.isdigit() else None,
+        heartbeat="heartbeat" in found,
+    )
+
+
+def decode(value: bytes | pa.Buffer) -> pa.Table:
+    """Return the records of one message, columns as its producer made them; no copy is made of the value.
+
+    Raises CorruptMessageError. Columns of a name that this program knows have the record's type; others are as they
+    came.
+    """
+    try:
+        with pa.ipc.open_stream(value) as reader:
+            table = reader.read_all()
+        table.validate()
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise CorruptMessageError(f"not a readable Arrow stream: {error}") from error
+    for field in table.schema:
+        known = COLUMN.get(field.name)
+        if known is not None and known.type != field.type:
+            raise CorruptMessageError(f"column {field.name} is {field.type}, where the record has {known.type}")
+    return table
+
+
+def merge(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return one table of all rows, in order of schema and then of appearance.
+
+    The columns are the union of those that the tables have, in the record's order; columns that the record does not
+    have are left out. Each column comes in one chunk, with one dictionary.
+    """
+    groups: dict[pa.Schema, list[pa.Table]] = {}
+    for table in tables:
+        groups.setdefault(table.schema, []).append(table)
+    parts = [_ordered(pa.concat_tables(group)) for group in groups.values()]
+    if not parts:
+        return pa.schema([]).empty_table()
+    whole = parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="default")
+    return _ordered(whole).unify_dictionaries().combine_chunks()
+
+
+def _ordered(table: pa.Table) -> pa.Table:
+    have = set(table.column_names)
+    names = [column.name for column in COLUMNS if column.name in have]
+    return table if names == table.column_names else table.select(names)

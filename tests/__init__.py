@@ -1,0 +1,1 @@
+"""The tests mirror the packages: tests/<package>/test_<module>.py."""
