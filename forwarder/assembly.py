@@ -125,20 +125,23 @@ def decode_batch(messages: list[Held]) -> Decoded:
         if held.value == NOTHING and held.facts.records == 0:
             continue
         try:
-            table = _sound(decode(held.value))
+            tables.append(read_value(held.value))
         except CorruptMessageError as error:
             corrupt.append((held, str(error)))
-        else:
-            tables.append(table)
     return Decoded(merge(tables), tuple(corrupt))
 
 
-def _sound(table: pa.Table) -> pa.Table:
-    """Return the table, or raise CorruptMessageError: what lies inside its buffers must not harm a whole batch."""
-    if len(set(table.column_names)) < table.num_columns:
-        raise CorruptMessageError("a column comes twice")
+def read_value(value: bytes) -> pa.Table:
+    """Return the records of one message, sound to the last byte: one bad message must not harm a whole batch.
+
+    Raises CorruptMessageError, and nothing else, whatever the bytes are.
+    """
     try:
+        table = decode(value)
+        names = table.column_names
         table.validate(full=True)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise CorruptMessageError(f"not a sound Arrow stream: {error}") from error
+    if len(set(names)) < len(names):
+        raise CorruptMessageError("a column comes twice")
     return table

@@ -41,6 +41,10 @@ class Policy:
     base_seconds: float = 0.2
     cap_seconds: float = 30.0
 
+    def delay(self, failures: int, jitter: float) -> float:
+        """Seconds until the next try after so many failures before this one; ``jitter`` is from 0 to 1."""
+        return min(self.cap_seconds, self.base_seconds * 2 ** min(failures, _MAX_DOUBLINGS)) * jitter
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parcel:
@@ -267,8 +271,7 @@ class Delivery:
     def _retry(self, lane: _Lane, parcel: Parcel, busy: Busy) -> None:
         self._book.add("forwarder_delivery_errors_total", sink=self._name, reason=busy.reason)
         with self._changed:
-            ceiling = self._policy.base_seconds * 2 ** min(lane.failures, _MAX_DOUBLINGS)
-            delay = min(self._policy.cap_seconds, ceiling) * self._jitter()
+            delay = self._policy.delay(lane.failures, self._jitter())
             if busy.retry_after is not None:
                 # The backend's word counts, and jitter on top keeps all of us from coming back at once.
                 delay += busy.retry_after

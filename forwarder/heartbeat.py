@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException
 
 from shared.codec import heartbeat_headers
-from shared.kafka import producer, producer_properties
+from shared.kafka import Properties, producer, producer_properties
 from shared.log import Throttle, get_logger
 
 if TYPE_CHECKING:
@@ -63,13 +63,22 @@ class BrokerClock:
 class Heart:
     """Appends heartbeats to partitions; one for each sink, used by its thread alone.
 
-    Without the right to write to the topic it says once what that means, and does nothing more.
+    Without the right to write to the topic it says once what that means, and does nothing more. The producer is made,
+    by ``connect``, with the first heartbeat.
     """
 
     def __init__(
-        self, config: KafkaConfig, *, topic: str, client_id: str, clock: BrokerClock, throttle: Throttle
+        self,
+        config: KafkaConfig,
+        *,
+        topic: str,
+        client_id: str,
+        clock: BrokerClock,
+        throttle: Throttle,
+        connect: Callable[[Properties], Producer] = producer,
     ) -> None:
         self._config = config
+        self._connect = connect
         self._topic = topic
         self._client_id = client_id
         self._clock = clock
@@ -87,7 +96,7 @@ class Heart:
         self._not_before[partition] = now + AGAIN_MS
         try:
             if self._producer is None:
-                self._producer = producer(
+                self._producer = self._connect(
                     producer_properties(self._config, self._client_id, queue_messages=10_000, queue_bytes=1 << 20)
                     # A heartbeat is worth nothing later: another is sent then.
                     | {"message.timeout.ms": str(AGAIN_MS), "linger.ms": "0"}

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forwarder.assembly import Assembly, Batch, Held, decode_batch
+from forwarder.assembly import Assembly, Batch, Held, decode_batch, read_value
 from forwarder.consumer import BrokenConsumerError, Listener, Partition
 from forwarder.cut import CutRule, Message
 from forwarder.delivery import Delivery, Finished, Parcel
 from forwarder.ledger import Drop, Ledger
 from forwarder.sinks.base import Done
-from shared.codec import CorruptMessageError, decode, read_headers
+from shared.codec import CorruptMessageError, read_headers
 from shared.errors import SluicewayError, UnknownSchemaError
 from shared.log import Throttle, get_logger
 
@@ -514,7 +514,7 @@ class SinkRefusedError(SluicewayError):
 def _count(value: bytes) -> int:
     """How many records a message has whose headers do not say it; 0 when it cannot be decoded."""
     try:
-        return int(decode(value).num_rows)
+        return int(read_value(value).num_rows)
     except CorruptMessageError:
         return 0
 

@@ -40,7 +40,9 @@ class IngestHttpConfig(HttpConfig):
 class DecodeBatchConfig(Section):
     """How many datagrams are decoded at a time."""
 
-    max_records: Count = Field(default=50000, description="records, as far as known, after which a batch is decoded")
+    max_records: Count = Field(
+        default=50000, description="records, reckoned from the bytes received, after which a batch is decoded"
+    )
     max_age_ms: Count = Field(default=200, description="the longest that a datagram waits to be decoded")
 
 

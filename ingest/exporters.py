@@ -34,6 +34,7 @@ class ExporterFacts:
     """What is known of one exporter and observation domain.
 
     ``lost`` is in the unit of the protocol's sequence: flows (NetFlow v5), datagrams (v9), records (IPFIX);
+    ``undecoded`` counts sets that were broken or came before their template; rates are those of the last few seconds;
     ``uncertain`` counts gaps after a datagram whose records could not be counted, which may be no loss.
     """
 
@@ -44,6 +45,9 @@ class ExporterFacts:
     last_seen_ns: int
     datagrams: int
     records: int
+    undecoded: int
+    datagrams_per_second: float
+    records_per_second: float
     lost: int
     uncertain: int
     restarts: int
@@ -63,6 +67,11 @@ class _Table:
         self.restarts = np.zeros(0, np.int64)
         self.datagrams = np.zeros(0, np.int64)
         self.records = np.zeros(0, np.int64)
+        self.undecoded = np.zeros(0, np.int64)
+        self.datagrams_before = np.zeros(0, np.int64)
+        self.records_before = np.zeros(0, np.int64)
+        self.datagram_rate = np.zeros(0, np.float64)
+        self.record_rate = np.zeros(0, np.float64)
         self.first_seen = np.zeros(0, np.int64)
         self.last_seen = np.zeros(0, np.int64)
 
@@ -102,6 +111,7 @@ class Exporters:
         known = rows[listed]
         table.datagrams[:size] += np.bincount(known, minlength=size)
         table.records[:size] += np.bincount(known, heard.records[listed], size).astype(np.int64)
+        table.undecoded[:size] += np.bincount(known, heard.undecoded[listed], size).astype(np.int64)
         received = heard.received_ns[listed]
         new = table.first_seen[known] == 0
         table.first_seen[known[new]] = received[new]
@@ -132,6 +142,13 @@ class Exporters:
                 lost[name] = lost.get(name, 0) + int(self._table.lost[row] - before[row])
         return lost
 
+    def measure(self, seconds: float) -> None:
+        """Take the rates of the ``seconds`` since the last call."""
+        table = self._table
+        table.datagram_rate = (table.datagrams - table.datagrams_before) / seconds
+        table.record_rate = (table.records - table.records_before) / seconds
+        table.datagrams_before, table.records_before = table.datagrams.copy(), table.records.copy()
+
     def facts(self) -> list[ExporterFacts]:
         """All that is known, in the order in which exporters were first heard."""
         table = self._table
@@ -144,6 +161,9 @@ class Exporters:
                 last_seen_ns=int(table.last_seen[row]),
                 datagrams=int(table.datagrams[row]),
                 records=int(table.records[row]),
+                undecoded=int(table.undecoded[row]),
+                datagrams_per_second=round(float(table.datagram_rate[row]), 1),
+                records_per_second=round(float(table.record_rate[row]), 1),
                 lost=int(table.lost[row]),
                 uncertain=int(table.uncertain[row]),
                 restarts=int(table.restarts[row]),
@@ -223,7 +243,7 @@ class Exporters:
         same = np.zeros(len(row), np.bool_)
         same[1:] = row[1:] == row[:-1]
         # How far all before this one reached: a datagram that came twice, or late, closes no gap and opens none.
-        reach = _running_reach(row, ahead + units, same)
+        reach = _running_reach(ahead + units, same)
         start = np.where(table.known[row], 0, ahead)
         before = np.where(same, np.maximum(np.roll(reach, 1), np.where(table.known[row], 0, -RESTART)), start)
         sure = np.where(same, np.roll(exact, 1), np.where(table.known[row], table.exact[row], True))
@@ -246,14 +266,13 @@ def address_text(octets: bytes) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def _running_reach(
-    row: npt.NDArray[np.int64], end: npt.NDArray[np.int64], same: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
+def _running_reach(end: npt.NDArray[np.int64], same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """The furthest end up to and with each observation, within its row."""
     group = np.cumsum(~same)
     # Groups are lifted apart so that one running maximum does for all.
     lift = group * (1 << 40)
-    return np.maximum.accumulate(end + lift) - lift
+    reach: npt.NDArray[np.int64] = np.maximum.accumulate(end + lift) - lift
+    return reach
 
 
 def _uptime(heard: Heard) -> npt.NDArray[np.int64]:

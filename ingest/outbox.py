@@ -94,7 +94,7 @@ class Outbox:
 
     def _records_a_message(self, batch: pa.RecordBatch) -> int:
         mean = max(1, batch.nbytes // batch.num_rows)
-        return max(1, min(self._bounds.max_records, self._bounds.max_bytes // mean))
+        return int(max(1, min(self._bounds.max_records, self._bounds.max_bytes // mean)))
 
 
 def _merged(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

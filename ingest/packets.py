@@ -62,6 +62,22 @@ class CaptureFault(StrEnum):
     TOO_LONG = "too_long"
     """A raw datagram longer than UDP can carry."""
 
+    @property
+    def unit(self) -> str:
+        """What a count of it counts."""
+        return _UNITS.get(self, "packets")
+
+
+_UNITS: Final[Mapping[CaptureFault, str]] = MappingProxyType(
+    {
+        CaptureFault.FRAGMENT_MISSING: "datagrams",
+        CaptureFault.FRAGMENT_OVERLAP: "datagrams",
+        CaptureFault.FRAGMENT_LIMIT: "datagrams",
+        CaptureFault.TOO_LONG: "datagrams",
+        CaptureFault.FILE_CUT_SHORT: "files",
+    }
+)
+
 
 class UdpDatagram(NamedTuple):
     """A UDP payload and whom it is from: 16 bytes of address, IPv4 as ::ffff:a.b.c.d."""

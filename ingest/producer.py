@@ -34,10 +34,10 @@ REFUSALS: Final[Mapping[int, Refusal]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: Refusal.NOT_AUTHORIZED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: Refusal.NOT_AUTHORIZED,
     KafkaError.UNKNOWN_TOPIC_OR_PART: Refusal.UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_TOPIC: Refusal.UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION: Refusal.UNKNOWN_TOPIC,
-    KafkaError._PURGE_QUEUE: Refusal.NOT_ACKNOWLEDGED,
-    KafkaError._PURGE_INFLIGHT: Refusal.NOT_ACKNOWLEDGED,
+    KafkaError._UNKNOWN_TOPIC: Refusal.UNKNOWN_TOPIC,  # noqa: SLF001 - what the client calls its own codes
+    KafkaError._UNKNOWN_PARTITION: Refusal.UNKNOWN_TOPIC,  # noqa: SLF001 - what the client calls its own codes
+    KafkaError._PURGE_QUEUE: Refusal.NOT_ACKNOWLEDGED,  # noqa: SLF001 - what the client calls its own codes
+    KafkaError._PURGE_INFLIGHT: Refusal.NOT_ACKNOWLEDGED,  # noqa: SLF001 - what the client calls its own codes
 }
 
 

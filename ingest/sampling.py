@@ -21,8 +21,7 @@ class SamplingRates:
     def __init__(self, overrides: Mapping[IPv4Network | IPv6Network, int], default: int | None) -> None:
         # Shortest first, so that the longest match is written last.
         self._overrides = [
-            (*_bounds(network), rate)
-            for network, rate in sorted(overrides.items(), key=lambda item: _length(item[0]))
+            (*_bounds(network), rate) for network, rate in sorted(overrides.items(), key=lambda item: _length(item[0]))
         ]
         self._default = default
 

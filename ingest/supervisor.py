@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import multiprocessing
 import os
@@ -36,6 +37,9 @@ SETTLE_TICKS: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 30.0
 """A worker that dies again and again is replaced after pauses that double up to this."""
+
+END_SECONDS: Final = 5.0
+"""How long a worker that has closed its pipe may take to end."""
 
 STEADY_SECONDS: Final = 60.0
 """A worker that lived for this long is replaced at once."""
@@ -91,7 +95,9 @@ class Supervisor:
         self._listeners: list[ListenerSockets] = []
         self._drops: list[tuple[str, DropCount]] = []
         self._stop = asyncio.Event()
+        self._measured = time.monotonic()
         self._stopping = False
+        self._all_gone = asyncio.Event()
         self._spawn = multiprocessing.get_context("spawn")
         self._topics = TopicWatch(settings.kafka, self._found_partitions, self._log)
 
@@ -215,7 +221,10 @@ class Supervisor:
 
     def _gone(self, worker: _Worker) -> None:
         asyncio.get_running_loop().remove_reader(worker.channel.descriptor)
-        worker.process.join()
+        worker.process.join(END_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
         worker.channel.close()
         with self._lock:
             self._past = merge([self._past, _final(worker)])
@@ -223,6 +232,8 @@ class Supervisor:
                 del self._workers[worker.index]
         self._book.set("ingest_workers", len(self._workers))
         if self._stopping:
+            if not self._workers:
+                self._all_gone.set()
             return
         lived = time.monotonic() - worker.started
         pause = FIRST_PAUSE_SECONDS
@@ -306,20 +317,21 @@ class Supervisor:
     def _settle(self) -> None:
         with self._lock:
             lost = self._exporters.settle()
+            now = time.monotonic()
+            self._exporters.measure(max(now - self._measured, 0.001))
+            self._measured = now
         for exporter, units in lost.items():
             self._book.add("ingest_sequence_lost_total", units, exporter=self._labels.label(exporter))
 
     async def _drain(self) -> None:
         """Go on receiving for the drain time, then let the workers finish."""
-        deadline = time.monotonic() + self._config.drain_seconds
-        while time.monotonic() < deadline:
-            await asyncio.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
+        await asyncio.sleep(self._config.drain_seconds)
         self._stopping = True
         for worker in list(self._workers.values()):
             worker.channel.send(Stop())
-        deadline = time.monotonic() + FLUSH_SECONDS + 10
-        while self._workers and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        if self._workers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), FLUSH_SECONDS + 10)
         for worker in list(self._workers.values()):
             self._log.error("a worker did not stop in time and is ended", worker=worker.process.name)
             worker.process.kill()
@@ -375,6 +387,9 @@ class Supervisor:
                 "last_seen": one.last_seen_ns / 1e9,
                 "datagrams": one.datagrams,
                 "records": one.records,
+                "datagrams_per_second": one.datagrams_per_second,
+                "records_per_second": one.records_per_second,
+                "undecoded_sets": one.undecoded,
                 "sequence_lost": one.lost,
                 "sequence_uncertain": one.uncertain,
                 "restarts": one.restarts,

@@ -72,25 +72,30 @@ class TemplateStore:
                 yield key, Template(int.from_bytes(key[DOMAIN_BYTES:]), self.layout(number), known.wire_bytes)
 
     def numbers(self, keys: Sequence[bytes]) -> list[int]:
+        """See :meth:`ingest.decoders.templates.Templates.numbers`."""
         return list(map(self._numbers.get, keys, repeat(UNKNOWN)))
 
     def candidates(self, key: bytes) -> tuple[int, ...]:
+        """See :meth:`ingest.decoders.templates.Templates.candidates`."""
         known = self._known.get(key)
         return () if known is None else known.numbers
 
     def layout(self, number: int) -> Layout:
+        """See :meth:`ingest.decoders.templates.Templates.layout`."""
         layout = self._layouts[number]
         if layout is None:
             raise LookupError(f"layout {number} is not in use")
         return layout
 
     def plan(self, number: int) -> Plan:
+        """See :meth:`ingest.decoders.templates.Templates.plan`."""
         plan = self._plans[number]
         if plan is None:
             plan = self._plans[number] = Plan(self.layout(number))
         return plan
 
     def learn(self, key: bytes, template: Template) -> Learned | Fault | None:
+        """See :meth:`ingest.decoders.templates.Templates.learn`."""
         known = self._known.pop(key, None)
         if known is not None:
             # Put back at the end: what was heard of last goes last when room is needed.
@@ -102,7 +107,7 @@ class TemplateStore:
         if refused is not None:
             return refused
         number = self._intern(template.layout)
-        numbers = (number,)
+        numbers: tuple[int, ...] = (number,)
         if known is None:
             self._in_domain[key[:DOMAIN_BYTES]] += 1
         else:

@@ -169,14 +169,19 @@ class Worker:
         count = np.bincount(cell, minlength=size)
         octets = np.bincount(cell, datagrams.length, size)
         for at in np.flatnonzero(count).tolist():
-            labels = {"listener": self._listeners[at // len(LABEL_CODES)], "protocol": LABEL_CODES[at % len(LABEL_CODES)]}
+            labels = {
+                "listener": self._listeners[at // len(LABEL_CODES)],
+                "protocol": LABEL_CODES[at % len(LABEL_CODES)],
+            }
             self._book.add("ingest_datagrams_received_total", int(count[at]), **labels)
             self._book.add("ingest_bytes_received_total", int(octets[at]), **labels)
 
     def _count_receive_faults(self) -> None:
         for fault, count in self._receiver.take_faults().items():
             if fault is ReceiveFault.TOO_LONG:
-                self._book.add("ingest_datagrams_received_total", count, listener=self._listeners[0], protocol="unknown")
+                self._book.add(
+                    "ingest_datagrams_received_total", count, listener=self._listeners[0], protocol="unknown"
+                )
                 self._drop("receive", fault.value, Unit.DATAGRAMS, count)
             else:
                 self._book.add("ingest_oddities_total", count, reason=fault.value)

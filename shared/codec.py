@@ -18,6 +18,9 @@ from shared.record import COLUMN, COLUMNS, SCHEMA_VERSION
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 
+Headers = list[tuple[str, str | bytes | None]]
+"""Headers as the Kafka client takes them; ours have bytes."""
+
 
 class CorruptMessageError(SluicewayError):
     """The value of a message is not an Arrow stream of flow records."""
@@ -41,7 +44,7 @@ def encode(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def headers(records: int, producer: str) -> list[tuple[str, bytes]]:
+def headers(records: int, producer: str) -> Headers:
     """Return the headers of a message of ``records`` records; ``producer`` names the instance that made it."""
     return [
         ("schema", b"%d" % SCHEMA_VERSION),
@@ -51,21 +54,25 @@ def headers(records: int, producer: str) -> list[tuple[str, bytes]]:
     ]
 
 
-def heartbeat_headers(producer: str) -> list[tuple[str, bytes]]:
+def heartbeat_headers(producer: str) -> Headers:
     """Return the headers of an empty message, which does nothing but close the interval before it."""
     return [*headers(0, producer), ("heartbeat", b"1")]
 
 
-def read_headers(pairs: Iterable[tuple[str, bytes | None]] | None) -> MessageInfo:
+def read_headers(pairs: Iterable[tuple[str, str | bytes | None]] | None) -> MessageInfo:
     """Read the headers of a message.
 
     Raises UnknownSchemaError when the schema version is missing or is not one that this program can read: what the
     message holds is then unknown, and skipping it would lose it.
     """
-    found = dict(pairs or ())
+    found = {name: value for name, value in pairs or () if isinstance(value, bytes)}
     version = found.get("schema")
     if version is None or not version.isdigit() or int(version) != SCHEMA_VERSION:
-        said = "has no schema version" if version is None else f"has schema version {version[:20].decode('ascii', 'replace')}"
+        said = (
+            "has no schema version"
+            if version is None
+            else f"has schema version {version[:20].decode('ascii', 'replace')}"
+        )
         raise UnknownSchemaError(
             f"the message {said}, and this program reads version {SCHEMA_VERSION}:"
             " run a version of Sluiceway that knows it, or remove what is not ours from the topic"

@@ -156,13 +156,15 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("egress_vrf_id", pa.uint32(), "VRF that the packets left by", "235"),
     Column("ingress_vrf_name", NAME, "name of the ingress VRF", "options 236"),
     Column("egress_vrf_name", NAME, "name of the egress VRF", "options 236"),
-    Column("mpls_labels", NUMBERS, "20-bit labels, outermost first", "70–79"),
+    Column("mpls_labels", NUMBERS, "20-bit labels, outermost first", "70 to 79"),
     Column("nat_src_addr", ADDRESS, "source address after translation", "225, 281; v9 40001"),
     Column("nat_dst_addr", ADDRESS, "destination address after translation", "226, 282; v9 40002"),
     Column("nat_src_port", pa.uint16(), "source port after translation", "227; v9 40003"),
     Column("nat_dst_port", pa.uint16(), "destination port after translation", "228; v9 40004"),
     Column("nat_event", pa.uint8(), "NAT event (RFC 8158 §4.3)", "230"),
-    Column("firewall_event", pa.uint8(), "0 ignored, 1 created, 2 deleted, 3 denied, 4 alert, 5 update", "233, v9 40005"),
+    Column(
+        "firewall_event", pa.uint8(), "0 ignored, 1 created, 2 deleted, 3 denied, 4 alert, 5 update", "233, v9 40005"
+    ),
     Column("application_id", TEXT, "`engine:selector` by RFC 6759, such as `13:453`", "95"),
     Column("application_name", NAME, "name of the application", "96, options"),
     Column("user_name", NAME, "name of the user", "371, v9 40000"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -169,13 +169,15 @@ class FlowTable:
             return True
         return self._repeat is not None and self._since_heading >= self._repeat
 
-    def _append(self, text: Text, cells: Iterable[str], styles: Sequence[str]) -> None:
-        last = len(HEADINGS) - 1
-        for at, (cell, style) in enumerate(zip(cells, styles, strict=True)):
+    def _append(self, text: Text, cells: Sequence[str], styles: Sequence[str]) -> None:
+        # No line ends with blanks: what is last and empty is left out, and the column before it is aligned right.
+        shown = cells if cells[-1] else cells[:-1]
+        for at, (cell, style) in enumerate(zip(shown, styles, strict=False)):
             width = self._widths[at]
-            aligned = cell.rjust(width) if HEADINGS[at].right else cell if at == last else cell.ljust(width)
-            text.append(aligned, style or None)
-            text.append("\n" if at == last else "  " if HEADINGS[at].title and HEADINGS[at + 1].title else " ")
+            text.append(cell.rjust(width) if HEADINGS[at].right else cell.ljust(width), style or None)
+            if at < len(shown) - 1:
+                text.append("  " if HEADINGS[at].title and HEADINGS[at + 1].title else " ")
+        text.append("\n")
 
 
 def _row(record: Mapping[str, Any]) -> Row:

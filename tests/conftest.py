@@ -35,7 +35,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """
     given = given_bootstrap_servers()
     if given is not None:
-        missing = what_is_missing(given, 10.0)
+        missing = what_is_missing(given, 5.0)
         if missing is not None:
             pytest.fail(f"KAFKA_BOOTSTRAP_SERVERS is {given}, and no Kafka answers there: {missing}")
         yield given

@@ -590,22 +590,31 @@ def what_is_missing(bootstrap_servers: str, timeout_seconds: float = 1.0) -> str
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def port_from(environ: Mapping[str, str]) -> int:
-    """The port of KAFKA_PORT, 9092 when it is not set; raises KafkaUnavailable when it is no port."""
-    text = environ.get("KAFKA_PORT") or str(DEFAULT_PORT)
+def port_from(environ: Mapping[str, str]) -> int | None:
+    """The port of KAFKA_PORT, None when it is not set; raises KafkaUnavailable when it is no port."""
+    text = environ.get("KAFKA_PORT")
+    if not text:
+        return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise KafkaUnavailable(f"KAFKA_PORT is {text!r}, and must be a number from 1 to 65535")
     return int(text)
 
 
+def broker_of_checkout(environ: Mapping[str, str], say: Say = print) -> Broker:
+    """The broker of `make kafka`: the one that runs, else one (not started) on KAFKA_PORT or 9092."""
+    asked = port_from(environ)
+    ours = broker(HOME, asked or 0, say=say)
+    return ours if ours.is_running() else broker(HOME, asked or DEFAULT_PORT, say=say)
+
+
 def start(environ: Mapping[str, str]) -> None:
     """`make kafka`."""
     if (given := given_bootstrap_servers(environ)) is not None:
-        if (missing := what_is_missing(given, 10.0)) is not None:
+        if (missing := what_is_missing(given, 5.0)) is not None:
             raise KafkaUnavailable(f"KAFKA_BOOTSTRAP_SERVERS is {given}, and no Kafka answers there: {missing}")
         print(f"Kafka answers at {given}, which KAFKA_BOOTSTRAP_SERVERS names: nothing to start")
         return
-    ours = broker(HOME, port_from(environ))
+    ours = broker_of_checkout(environ)
     if not ours.is_running():
         print("starting Kafka (5 to 10 seconds)", flush=True)
     ours.start()

@@ -219,6 +219,7 @@ def run_on(
     since_ns = time.time_ns()
     local.start_generator()
     end = time.monotonic() + run_seconds(environ)
+    console.print("flows are being sent; Ctrl-C stops all of it")
     view = screen.Screen(console, local.lake)
     with view.shown():
         while not stop.wait(1.0) and time.monotonic() < end:
@@ -250,11 +251,11 @@ def kafka_for_run(environ: Mapping[str, str], console: Console) -> Iterator[str]
     """The Kafka of KAFKA_BOOTSTRAP_SERVERS, or the one of `make kafka`; one that was not running is stopped again."""
     given = kafka.given_bootstrap_servers(environ)
     if given is not None:
-        if (missing := kafka.what_is_missing(given, 10.0)) is not None:
+        if (missing := kafka.what_is_missing(given, 5.0)) is not None:
             raise RunFailed(f"KAFKA_BOOTSTRAP_SERVERS is {given}, and no Kafka answers there: {missing}")
         yield given
         return
-    ours = kafka.broker(kafka.HOME, kafka.port_from(environ), say=console.print)
+    ours = kafka.broker_of_checkout(environ, say=console.print)
     was_running = ours.is_running()
     if not was_running:
         console.print("starting Kafka")

@@ -127,7 +127,8 @@ def follow(kafka: KafkaConfig, *, from_beginning: bool) -> Iterator[pa.Table]:
 
 
 def _records(message: Any, log: Any) -> pa.Table | None:  # noqa: ANN401 - the Kafka client's, and a logger
-    from shared.codec import CorruptMessageError, decode, merge, read_headers
+    from forwarder.assembly import read_value
+    from shared.codec import CorruptMessageError, merge, read_headers
     from shared.errors import UnknownSchemaError
 
     error = message.error()
@@ -137,7 +138,7 @@ def _records(message: Any, log: Any) -> pa.Table | None:  # noqa: ANN401 - the K
     try:
         if read_headers(message.headers()).heartbeat:
             return None
-        return merge([decode(message.value() or b"")])
+        return merge([read_value(message.value() or b"")])
     except (CorruptMessageError, UnknownSchemaError) as reason:
         log.warning(
             "a message cannot be read, and is left out",

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-
 Octets = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
@@ -96,6 +95,4 @@ def number_lists(values: npt.NDArray[np.uint32], present: Mask) -> pa.ListArray:
     np.cumsum(count, out=offsets[1:])
     flat = primitive(values[present], pa.uint32())
     validity = pa.py_buffer(np.packbits(count > 0, bitorder="little"))
-    return pa.Array.from_buffers(
-        pa.list_(pa.uint32()), len(values), [validity, pa.py_buffer(offsets)], children=[flat]
-    )
+    return pa.Array.from_buffers(pa.list_(pa.uint32()), len(values), [validity, pa.py_buffer(offsets)], children=[flat])

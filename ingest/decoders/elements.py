@@ -85,7 +85,7 @@ def _addresses(column: str, v4: tuple[int | Element, ...], v6: tuple[int | Eleme
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "bytes",
-        tuple(Source((0, number), Wire.UINT) for number in (1, 85, 23, 352)) + (Source((0, 231), Wire.UINT, 4),),
+        (*(Source((0, number), Wire.UINT) for number in (1, 85, 23, 352)), Source((0, 231), Wire.UINT, 4)),
     ),
     _rule("packets", Wire.UINT, 2, 86, 24, 298),
     _rule("flows", Wire.UINT, 3),

@@ -62,17 +62,21 @@ class FixedFields:
         return self._octets[:, begin:end]
 
     def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
+        """See :meth:`Fields.uint`."""
         return _widened(self._field(at))
 
     def octets(self, at: int, width: int) -> Octets | None:
+        """See :meth:`Fields.octets`."""
         field = self._field(at)
         return field if field.shape[1] == width else None
 
     def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+        """See :meth:`Fields.padded`."""
         field = self._field(at)
         return field, np.full(self.count, field.shape[1], np.int64)
 
     def text(self, at: int) -> pa.StringArray:
+        """See :meth:`Fields.text`."""
         return columns.fixed_text(self._field(at))
 
 
@@ -86,9 +90,11 @@ class VariableFields:
         self._lengths = lengths
 
     def _gather(self, at: int, width: int) -> Octets:
-        return self._buffer[self._starts[at][:, None] + np.arange(width)]
+        taken: Octets = self._buffer[self._starts[at][:, None] + np.arange(width)]
+        return taken
 
     def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
+        """See :meth:`Fields.uint`."""
         length = self._lengths[at]
         if isinstance(length, int):
             return _widened(self._gather(at, length))
@@ -101,6 +107,7 @@ class VariableFields:
         return value
 
     def octets(self, at: int, width: int) -> Octets | None:
+        """See :meth:`Fields.octets`."""
         length = self._lengths[at]
         if isinstance(length, int):
             return self._gather(at, width) if length == width else None
@@ -111,6 +118,7 @@ class VariableFields:
         return np.where(fits[:, None], self._buffer[inside], 0).astype(np.uint8)
 
     def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+        """See :meth:`Fields.padded`."""
         length = self._lengths[at]
         if isinstance(length, int):
             return self._gather(at, length), np.full(self.count, length, np.int64)
@@ -120,6 +128,7 @@ class VariableFields:
         return np.where(np.arange(width) < length[:, None], self._buffer[inside], 0).astype(np.uint8), length
 
     def text(self, at: int) -> pa.StringArray:
+        """See :meth:`Fields.text`."""
         length = self._lengths[at]
         if isinstance(length, int):
             return columns.fixed_text(self._gather(at, length))

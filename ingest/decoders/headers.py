@@ -83,13 +83,16 @@ class Heard:
     """False where a set could not be decoded, so that its records could not be counted."""
     records: npt.NDArray[np.uint32]
     """Data records that were decoded at once; those of options are among them."""
+    undecoded: npt.NDArray[np.uint32]
+    """Sets that were not: broken ones, and those that wait for their template."""
     uptime_ms: npt.NDArray[np.uint32] | None
     received_ns: npt.NDArray[np.int64]
 
 
 def gather(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
     """Bytes at ``at`` and the ``width`` - 1 after them, [n, width]."""
-    return buffer[at[:, None] + np.arange(width)]
+    taken: npt.NDArray[np.uint8] = buffer[at[:, None] + np.arange(width)]
+    return taken
 
 
 def word16(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint16]:

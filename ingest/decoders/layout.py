@@ -106,7 +106,9 @@ def read_templates(version: int, options: bool, body: bytes) -> Iterator[Templat
         yield Template(template_id, layout, at - begin)
 
 
-def _read_fields(version: int, body: bytes, at: int, count: int, v9_scopes: int) -> tuple[tuple[Field, ...] | None, int]:
+def _read_fields(
+    version: int, body: bytes, at: int, count: int, v9_scopes: int
+) -> tuple[tuple[Field, ...] | None, int]:
     fields: list[Field] = []
     end = len(body)
     for index in range(count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.decoders import columns
@@ -98,6 +99,7 @@ def decode_netflow5(datagrams: Datagrams, rows: Index, decoded: Decoded) -> None
             units=counted.astype(np.uint32),
             exact=np.ones(len(rows), np.bool_),
             records=whole.astype(np.uint32),
+            undecoded=np.zeros(len(rows), np.uint32),
             uptime_ms=headers.uptime_ms,
             received_ns=headers.received_ns,
         )
@@ -110,7 +112,7 @@ def _records(
     rows: Index,
     count: Index,
     headers: Headers,
-    interval: np.ndarray[tuple[int], np.dtype[np.uint16]],
+    interval: npt.NDArray[np.integer],
     decoded: Decoded,
 ) -> None:
     begin = datagrams.offset[rows] + HEADER_BYTES

@@ -20,6 +20,7 @@ from ingest.decoders.layout import VARIABLE, Layout
 from shared.record import CLOCK, COLUMN, POSITION, TIME
 
 Mask = npt.NDArray[np.bool_]
+Unsigned = npt.NDArray[np.unsignedinteger]
 Columns = dict[str, pa.Array]
 Places = Mapping[Element, int]
 
@@ -169,7 +170,9 @@ class Plan:
                 made[one] = second
         for step in self._reverse_steps:
             made[step.column] = step.run(fields, oddities)
-        reverse = {(0, element): at for (enterprise, element), at in self._places.items() if enterprise == elements.REVERSE}
+        reverse = {
+            (0, element): at for (enterprise, element), at in self._places.items() if enterprise == elements.REVERSE
+        }
         for column, clocks in (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END)):
             told = _told_time(clocks, reverse, fields, origin)
             if told is not None:
@@ -244,16 +247,16 @@ def _step(rule: Rule, layout: Layout, places: Places) -> _Step | None:
         found = found[:1]
     type_ = COLUMN[rule.column].type
     wire = found[0][1]
-    if wire in {Wire.IPV4, Wire.IPV6}:
-        return _Step(rule.column, lambda fields, _: _addresses(found, fields, type_))
-    if wire is Wire.MAC:
-        return _Step(rule.column, lambda fields, _: _macs([at for at, _ in found], fields, type_))
-    if wire is Wire.TEXT:
-        return _Step(rule.column, lambda fields, _: fields.text(found[0][0]))
-    if wire is Wire.NAME:
-        return _Step(rule.column, lambda fields, _: columns.names(fields.text(found[0][0])))
-    if wire is Wire.APPLICATION:
-        return _Step(rule.column, lambda fields, _: _applications(found[0][0], fields))
+    read: dict[Wire, Callable[[Fields, Counter[Oddity]], pa.Array]] = {
+        Wire.IPV4: lambda fields, _: _addresses(found, fields, type_),
+        Wire.IPV6: lambda fields, _: _addresses(found, fields, type_),
+        Wire.MAC: lambda fields, _: _macs([at for at, _ in found], fields, type_),
+        Wire.TEXT: lambda fields, _: fields.text(found[0][0]),
+        Wire.NAME: lambda fields, _: columns.names(fields.text(found[0][0])),
+        Wire.APPLICATION: lambda fields, _: _applications(found[0][0], fields),
+    }
+    if wire in read:
+        return _Step(rule.column, read[wire])
     dtype = np.dtype(type_.to_pandas_dtype())
     return _Step(rule.column, lambda fields, oddities: _numbers(found, fields, dtype, type_, oddities))
 
@@ -263,9 +266,7 @@ def _fits(source: elements.Source, length: int) -> bool:
     return length in {exact, VARIABLE} if exact is not None else length >= source.shortest
 
 
-def _narrowed(
-    values: npt.NDArray[np.unsignedinteger], dtype: np.dtype[np.unsignedinteger]
-) -> tuple[npt.NDArray[np.unsignedinteger], Mask | None]:
+def _narrowed(values: Unsigned, dtype: np.dtype[np.unsignedinteger]) -> tuple[Unsigned, Mask | None]:
     """Values as the column has them, and where they fit; None when all do."""
     if values.dtype.itemsize <= dtype.itemsize:
         return values.astype(dtype, copy=False), None
@@ -299,17 +300,17 @@ def _numbers(
     return columns.primitive(values, type_, valid)
 
 
-def _common_properties(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+def _common_properties(values: Unsigned) -> Unsigned:
     # Type 2 is a forwarding exception; 64 is "forwarded", 128 "dropped, unknown reason" (RFC 7270 §4.12).
     dropped = ((values >> 10) == 2) & ((values & 0x3FF) != 0)
     return np.where(dropped, np.uint8(128), np.uint8(64))
 
 
-_READ: Final[Mapping[Wire, Callable[[npt.NDArray[np.unsignedinteger]], npt.NDArray[np.unsignedinteger]]]] = {
+_READ: Final[Mapping[Wire, Callable[[Unsigned], Unsigned]]] = {
     Wire.UINT: lambda values: values,
-    Wire.HIGH_BYTE: lambda values: (values >> 8) & 0xFF,
-    Wire.LOW_BYTE: lambda values: values & 0xFF,
-    Wire.SEGMENT: lambda values: values & 0xFFFFFF,
+    Wire.HIGH_BYTE: lambda values: (values.astype(np.uint64) >> np.uint64(8)) & np.uint64(0xFF),
+    Wire.LOW_BYTE: lambda values: values.astype(np.uint64) & np.uint64(0xFF),
+    Wire.SEGMENT: lambda values: values.astype(np.uint64) & np.uint64(0xFFFFFF),
     Wire.COMMON_PROPERTIES: _common_properties,
 }
 
@@ -330,7 +331,7 @@ def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType
                 words[empty, 3] = sent[empty]
         else:
             six = octets.view(np.uint64)
-            told = (six[:, 0] != 0) | (six[:, 1] != 0)
+            told: Mask = (six[:, 0] != 0) | (six[:, 1] != 0)
             # Zeros beside the other family say nothing; alone they are the address "::".
             take = told if len(found) > 1 else np.ones(fields.count, np.bool_)
             if empty is not None:
@@ -351,7 +352,8 @@ def _macs(places: list[int], fields: Fields, type_: pa.DataType) -> pa.Array:
         if values is None:
             values = np.ascontiguousarray(octets)
         else:
-            values = np.where(values.any(axis=1)[:, None], values, octets)
+            told: Mask = np.logical_or.reduce(values, axis=1)
+            values = np.where(told[:, None], values, octets)
     return pa.nulls(fields.count, type_) if values is None else columns.primitive(values, type_)
 
 
@@ -392,7 +394,7 @@ def _told_time(
 
 
 def _since_boot(
-    sent: npt.NDArray[np.unsignedinteger], uptime_ms: npt.NDArray[np.uint32], origin: Origin
+    sent: Unsigned, uptime_ms: npt.NDArray[np.uint32], origin: Origin
 ) -> tuple[npt.NDArray[np.int64], None]:
     # Modulo 2^32 and signed, so that a wrap of the uptime between the flow and its export does no harm.
     ago = (uptime_ms - sent.astype(np.uint32)).view(np.int32).astype(np.int64)
@@ -404,7 +406,7 @@ def _milliseconds(sent: npt.NDArray[np.uint64], _: Origin) -> tuple[npt.NDArray[
     return sent.astype(np.int64) * 1_000_000, None if valid.all() else valid
 
 
-def _seconds(sent: npt.NDArray[np.uint64], origin: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
+def _seconds(sent: npt.NDArray[np.uint64], _: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
     valid = sent <= LAST_MILLISECOND // 1000
     return sent.astype(np.int64) * 1_000_000_000, None if valid.all() else valid
 
@@ -455,7 +457,6 @@ def _sampling_rate(fields: Fields, places: Places, oddities: Counter[Oddity]) ->
     return columns.primitive(values, pa.uint32(), None if valid.all() else valid)
 
 
-def _ratio(
-    whole: npt.NDArray[np.unsignedinteger], part: npt.NDArray[np.unsignedinteger]
-) -> npt.NDArray[np.float64]:
-    return np.divide(whole, part, out=np.zeros(len(whole)), where=part != 0)
+def _ratio(whole: Unsigned, part: Unsigned) -> npt.NDArray[np.float64]:
+    ratio: npt.NDArray[np.float64] = np.divide(whole, part, out=np.zeros(len(whole)), where=part != 0)
+    return ratio

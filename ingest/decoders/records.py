@@ -56,7 +56,9 @@ def locate(layout: Layout, buffer: npt.NDArray[np.uint8], start: Offsets, length
         found.append((np.full(len(walked[0]), one, np.int64), *walked))
     if not found:
         none = np.zeros(0, np.int64)
-        return Located(none, none, np.zeros((0, len(gaps) - 1), np.int64), np.zeros((0, len(gaps) - 1), np.int64), broken)
+        return Located(
+            none, none, np.zeros((0, len(gaps) - 1), np.int64), np.zeros((0, len(gaps) - 1), np.int64), broken
+        )
     of_set, begin, content, size = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((begin, of_set))
     return Located(of_set[order], begin[order], content[order], size[order], broken)

@@ -90,12 +90,12 @@ def find_sets(
     if not rows:
         nothing = np.zeros(0, np.int64)
         return Sets(nothing, nothing, nothing, nothing.astype(np.uint16)), beyond, too_small
-    row = np.concatenate(rows)
+    of = np.concatenate(rows)
     place = np.concatenate(places)
     # Within a datagram a later set lies further on, whatever the order of the datagrams in the buffer.
-    order = np.lexsort((place, row))
+    order = np.lexsort((place, of))
     sets = Sets(
-        row[order],
+        of[order],
         place[order] + SET_HEADER_BYTES,
         np.concatenate(lengths)[order] - SET_HEADER_BYTES,
         np.concatenate(numbers)[order],

@@ -78,7 +78,9 @@ def decode_templated(
     if changes:
         touched |= np.fromiter(map(changes.__contains__, keys), np.bool_, len(keys))
     for index in np.flatnonzero(touched).tolist():
-        known = _known_at(int(data_at[index]), changes.get(keys[index], ()), keys[index], int(numbers[index]), templates)
+        known = _known_at(
+            int(data_at[index]), changes.get(keys[index], ()), keys[index], int(numbers[index]), templates
+        )
         numbers[index] = choose(known, int(data.length[index]), templates)
 
     found = DataSets(
@@ -95,6 +97,8 @@ def decode_templated(
     exact[data.row[lost]] = False
     exact &= ~(beyond | too_small)
     records = np.bincount(data.row, np.maximum(counts, 0), len(rows)).astype(np.uint32)
+    reserved = np.bincount(sets.row[~(is_template | is_data)], minlength=len(rows))
+    undecoded = (np.bincount(data.row[lost], minlength=len(rows)) + reserved + (beyond | too_small)).astype(np.uint32)
     v9 = protocol.version == 9
     decoded.heard.append(
         Heard(
@@ -106,6 +110,7 @@ def decode_templated(
             units=np.ones(len(rows), np.uint32) if v9 else records,
             exact=np.ones(len(rows), np.bool_) if v9 else exact,
             records=records,
+            undecoded=undecoded,
             uptime_ms=headers.uptime_ms,
             received_ns=headers.received_ns,
         )

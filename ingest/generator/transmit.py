@@ -47,14 +47,16 @@ def transmit(
     """
     pace = Pace(traffic.scenario.rate) if traffic.scenario.rate else None
     totals: Mapping[str, Counts] = {}
-    begin_ns = time.monotonic_ns()
-    end_ns = None if limits.seconds is None else begin_ns + int(limits.seconds * SECOND_NS)
+    begin_ns: int | None = None
     number = tried = 0
     ended = False
     for batch in traffic.batches(limits.count):
         messages = sender.prepare(batch)
         taken = np.zeros(len(messages), np.bool_)
         at = 0
+        # The first batch takes longer to make than the others, and nobody waits for it.
+        begin_ns = begin_ns or time.monotonic_ns()
+        end_ns = None if limits.seconds is None else begin_ns + int(limits.seconds * SECOND_NS)
         while at < len(messages):
             now_ns = time.monotonic_ns()
             ended = stopped() or (end_ns is not None and now_ns >= end_ns)
@@ -74,4 +76,5 @@ def transmit(
         totals = add_totals(totals, batch.totals(taken))
         if ended:
             break
-    return Sent(totals, tried - number, (time.monotonic_ns() - begin_ns) / SECOND_NS)
+    duration_ns = 0 if begin_ns is None else time.monotonic_ns() - begin_ns
+    return Sent(totals, tried - number, duration_ns / SECOND_NS)

@@ -55,7 +55,7 @@ def test_no_process_of_somebody_else_is_taken_for_the_broker(tmp_path: Path) -> 
     ours.stop()
 
 
-def test_a_port_in_use_is_said(tmp_path: Path) -> None:
+def test_a_port_in_use_is_said() -> None:
     """A port that another program holds is named, with what to set."""
     with socket.socket() as other:
         other.bind((local.HOST, 0))

@@ -1,3 +1,4 @@
+import pickle
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def load(tmp_path: Path, text: str) -> IngestSettings:
 def test_the_contract_is_the_default(tmp_path: Path) -> None:
     """Each key of the contract is there, and its default is the one that was promised."""
     assert load(tmp_path, CONTRACT) == IngestSettings()
+
+
+def test_settings_go_to_other_processes(tmp_path: Path) -> None:
+    """Workers are spawned, and get the settings of their supervisor."""
+    text = "ingest: {http: {token: hush}, sampling: {overrides: {10.0.0.0/8: 5}}}\nkafka: {properties: {a: 1}}"
+    settings = load(tmp_path, text)
+    assert pickle.loads(pickle.dumps(settings)) == settings
 
 
 def test_the_parts_of_listeners() -> None:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pytest
+
+from forwarder.cut import Token
+from forwarder.delivery import Delivery, Finished, Parcel, Policy
+from forwarder.sinks.base import Busy, Done, Refused, TooLarge, Trouble
+from shared.log import Throttle
+from shared.metrics import Book, total
+from tests.fakes import TOPIC_ID, MemorySink
+from tests.forwarder.records import eventually, flows
+
+QUICK = Policy(concurrency=3, base_seconds=0.001, cap_seconds=0.002)
+Make = Callable[..., Delivery]
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    """A backend that takes everything."""
+    return MemorySink()
+
+
+@pytest.fixture
+def book() -> Book:
+    """What is counted."""
+    return Book()
+
+
+@pytest.fixture
+def make(sink: MemorySink, book: Book) -> Iterator[Make]:
+    """Makes deliveries that have started, and closes them."""
+    made: list[Delivery] = []
+
+    def start(policy: Policy = QUICK, jitter: Callable[[], float] = lambda: 1.0) -> Delivery:
+        delivery = Delivery(sink, policy, name="memory", book=book, throttle=Throttle(), jitter=jitter)
+        delivery.start()
+        made.append(delivery)
+        return delivery
+
+    yield start
+    sink.gate.set()
+    for delivery in made:
+        delivery.close(10.0)
+
+
+def parcel(partition: int, start: int, records: int = 2) -> Parcel:
+    """A batch of two messages' offsets."""
+    table = pa.Table.from_batches([flows(range(start, start + records))])
+    return Parcel(Token(TOPIC_ID, partition, start, start + 2), table, 100)
+
+
+def finish(delivery: Delivery, count: int) -> list[Finished]:
+    """Wait until so many have finished."""
+    finished: list[Finished] = []
+
+    def enough() -> bool:
+        finished.extend(delivery.take_finished())
+        return len(finished) >= count
+
+    eventually(enough, f"{count} finished")
+    return finished
+
+
+def test_what_is_submitted_is_delivered_and_told_in_order_of_its_partition(make: Make, sink: MemorySink) -> None:
+    """Batches of a partition are delivered one after the other, in the order of the log."""
+    delivery = make()
+    for start in range(0, 20, 2):
+        for partition in range(3):
+            delivery.submit(parcel(partition, start))
+    finished = finish(delivery, 30)
+    for partition in range(3):
+        told = [one.parcel.token.start for one in finished if one.parcel.token.partition == partition]
+        assert told == list(range(0, 20, 2))
+    assert len(sink.tables) == 30
+    assert set(sink.most_running.values()) == {1}
+
+
+def test_partitions_do_not_wait_for_each_other(make: Make, sink: MemorySink) -> None:
+    """While one partition's batch is tried again and again, the others are delivered."""
+    sink.answers[0] = [Busy(Trouble.AWAY, "is away")] * 200
+    delivery = make()
+    delivery.submit(parcel(0, 0))
+    for start in (0, 2, 4):
+        delivery.submit(parcel(1, start))
+    told = [one.parcel.token.partition for one in finish(delivery, 4)]
+    assert told == [1, 1, 1, 0]
+
+
+def test_a_busy_sink_is_tried_again_until_it_takes_the_batch(make: Make, sink: MemorySink, book: Book) -> None:
+    """Busy never gives up; each failure and each retry is counted by its reason, and nothing else waits in between."""
+    sink.answers[0] = [Busy(Trouble.FULL, "is full")] * 25
+    delivery = make()
+    delivery.submit(parcel(0, 0))
+    assert [type(one.outcome) for one in finish(delivery, 1)] == [Done]
+    snapshot = book.snapshot()
+    assert total(snapshot, "forwarder_delivery_errors_total", sink="memory", reason="full") == 25
+    assert total(snapshot, "forwarder_retries_total", sink="memory", reason="full") == 25
+    assert total(snapshot, "forwarder_delivery_seconds", sink="memory") == 1
+    assert delivery.trouble is None
+
+
+def test_an_exception_of_a_sink_is_a_retry(make: Make, sink: MemorySink, book: Book) -> None:
+    """A sink that raises what it should have told loses nothing and ends no thread."""
+    sink.answers[0] = [ZeroDivisionError("a defect")] * 10
+    delivery = make(Policy(concurrency=1, base_seconds=0.0))
+    delivery.submit(parcel(0, 0))
+    assert [type(one.outcome) for one in finish(delivery, 1)] == [Done]
+    assert total(book.snapshot(), "forwarder_retries_total", sink="memory", reason="unexpected") == 10
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"), [(Refused("bad column"), "refused"), (TooLarge("over 1 MB"), "too_large")], ids=str
+)
+def test_a_refusal_is_told_and_not_tried_again(
+    make: Make, sink: MemorySink, book: Book, outcome: Refused | TooLarge, reason: str
+) -> None:
+    """What the sink will never take is finished with its reason after one try."""
+    sink.answers[0] = [outcome]
+    delivery = make()
+    delivery.submit(parcel(0, 0))
+    assert [one.outcome for one in finish(delivery, 1)] == [outcome]
+    assert len(sink.tries) == 1
+    assert total(book.snapshot(), "forwarder_delivery_errors_total", sink="memory", reason=reason) == 1
+
+
+@pytest.mark.parametrize(
+    ("failures", "jitter", "seconds"),
+    [(0, 1.0, 0.2), (1, 1.0, 0.4), (5, 1.0, 6.4), (5, 0.5, 3.2), (8, 1.0, 30.0), (10**6, 1.0, 30.0), (3, 0.0, 0.0)],
+)
+def test_delays_double_up_to_the_cap_with_full_jitter(failures: int, jitter: float, seconds: float) -> None:
+    """The delay is drawn from 0 to the base doubled by each failure, and is never over the cap."""
+    assert Policy(base_seconds=0.2, cap_seconds=30.0).delay(failures, jitter) == pytest.approx(seconds)
+
+
+def test_the_first_try_after_a_success_begins_with_the_base_again(make: Make, sink: MemorySink) -> None:
+    """Failures are counted from the last success of the partition."""
+    sink.answers[0] = [Busy(Trouble.AWAY, "is away")] * 12 + [Done(), Busy(Trouble.AWAY, "is away")]
+    delivery = make(Policy(concurrency=1, base_seconds=0.0001, cap_seconds=3600.0))
+    for start in (0, 2):
+        delivery.submit(parcel(0, start))
+    finish(delivery, 2)
+    assert len(sink.tries) == 15
+
+
+def test_retry_after_is_obeyed(make: Make, sink: MemorySink) -> None:
+    """A batch is not tried again before the time that the backend asked for, whatever the jitter says."""
+    sink.answers[0] = [Busy(Trouble.AWAY, "is away", retry_after=3600.0)]
+    delivery = make(jitter=lambda: 0.0)
+    delivery.submit(parcel(0, 0))
+    delivery.submit(parcel(1, 0))
+    finish(delivery, 1)
+    eventually(lambda: delivery.trouble is not None or len(sink.tries) >= 2, "both tried")
+    delivery.submit(parcel(1, 2))
+    finish(delivery, 1)
+    assert [token.partition for token in sink.tries].count(0) == 1
+    assert delivery.in_flight() == {0: 1}
+
+
+def test_room_is_bounded_in_records_and_in_bytes(make: Make, sink: MemorySink) -> None:
+    """There is no room while as many records or bytes wait as may, and there is again when they are delivered."""
+    sink.gate.clear()
+    by_records = make(Policy(max_queued_records=4))
+    by_bytes = make(Policy(max_queued_bytes=200))
+    for delivery in (by_records, by_bytes):
+        assert delivery.has_room
+        delivery.submit(parcel(0, 0))
+        assert delivery.has_room
+        delivery.submit(parcel(0, 2))
+        assert not delivery.has_room
+    sink.gate.set()
+    for delivery in (by_records, by_bytes):
+        finish(delivery, 2)
+        assert delivery.has_room
+        assert delivery.status().batches == delivery.status().records == delivery.status().bytes == 0
+
+
+def test_forgotten_batches_are_not_told(make: Make, sink: MemorySink) -> None:
+    """What is forgotten is neither delivered nor told, save what a thread has in hand, which is not told."""
+    sink.gate.clear()
+    delivery = make(Policy(concurrency=1))
+    for start in (0, 2, 4):
+        delivery.submit(parcel(0, start))
+    eventually(lambda: sink.running, "one in hand")
+    delivery.forget([0])
+    assert delivery.in_flight() == {}
+    assert delivery.status().records == 0
+    delivery.submit(parcel(0, 10))
+    sink.gate.set()
+    assert [one.parcel.token.start for one in finish(delivery, 1)] == [10]
+    assert [token.start for token in sink.tries] == [0, 10]
+
+
+def test_what_waits_can_be_forgotten_alone(make: Make, sink: MemorySink) -> None:
+    """Of a partition that is about to go, what is in hand is finished and told, and what waits is dropped."""
+    sink.gate.clear()
+    delivery = make(Policy(concurrency=1))
+    for start in (0, 2, 4):
+        delivery.submit(parcel(0, start))
+    eventually(lambda: sink.running, "one in hand")
+    delivery.forget_waiting([0, 7])
+    assert delivery.in_flight() == {0: 1}
+    sink.gate.set()
+    assert [one.parcel.token.start for one in finish(delivery, 1)] == [0]
+    assert len(sink.tries) == 1
+
+
+def test_close_does_not_wait_for_ever(make: Make, sink: MemorySink) -> None:
+    """A sink that hangs does not keep us from ending."""
+    sink.gate.clear()
+    delivery = make(Policy(concurrency=1))
+    delivery.submit(parcel(0, 0))
+    eventually(lambda: sink.running, "one in hand")
+    delivery.close(0.01)
+    assert sink.running

@@ -1,0 +1,291 @@
+"""tshark's names and ours: the data of test_tshark_agrees.py.
+
+A column's entry says how what tshark shows of a record becomes the value that `decode --format json` has to have. The
+fields of an entry stand in the order in which they count; their names are tshark's, without `cflow.`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from tests.ingest.tshark import Field, Record
+
+Value = int | str | None
+Convert = Callable[[Field], Value]
+Rule = Callable[[Record], Value]
+
+# --- what tshark shows → our values
+
+
+def number(field: Field) -> int:
+    """A number, shown in decimal or in hex."""
+    return int(field.show, 0)
+
+
+def text(field: Field) -> str:
+    """A text; what fills its field up is no part of it."""
+    return field.show.rstrip("\0")
+
+
+def octet(field: Field) -> int:
+    """A whole byte of which tshark shows the parts."""
+    return int(field.raw, 16)
+
+
+def high(field: Field) -> int:
+    """The upper of two bytes."""
+    return number(field) >> 8
+
+
+def low(field: Field) -> int:
+    """The lower of two bytes."""
+    return number(field) & 0xFF
+
+
+def segment(field: Field) -> int:
+    """An identifier of 24 bits behind a byte that tells its kind."""
+    return number(field) & 0xFFFFFF
+
+
+def time_ns(field: Field) -> int:
+    """A time such as `Oct  8, 2015 19:04:30.000000000 UTC`, in nanoseconds since 1970."""
+    match = re.fullmatch(r"(\w+ +\d+, \d+ [\d:]+)\.(\d{9}) UTC", field.show)
+    assert match is not None, field
+    whole = datetime.strptime(match[1] + " +0000", "%b %d, %Y %H:%M:%S %z")
+    return int(whole.timestamp()) * 10**9 + int(match[2])
+
+
+def span_ms(field: Field) -> int:
+    """A span such as `45.076000000`, in milliseconds."""
+    seconds, _, nanoseconds = field.show.partition(".")
+    return int(seconds) * 1000 + int(nanoseconds) // 10**6
+
+
+# --- rules
+
+
+def first(convert: Convert, *names: str) -> Rule:
+    """The first field that is there."""
+    return lambda record: next((convert(record.last(name)) for name in names if record.has(name)), None)
+
+
+def first_not_zero(convert: Convert, *names: str, zero: Value = 0) -> Rule:
+    """The first field that is there and is not zero; zero where all are."""
+
+    def rule(record: Record) -> Value:
+        values = [convert(record.last(name)) for name in names if record.has(name)]
+        return next((value for value in values if value != zero), values[0] if values else None)
+
+    return rule
+
+
+def address(*names: str) -> Rule:
+    """The first address that is there and is not all zeros; zeros where all are."""
+
+    def rule(record: Record) -> Value:
+        values = [record.last(name).show for name in names if record.has(name)]
+        return next((value for value in values if value not in {"0.0.0.0", "::"}), values[0] if values else None)
+
+    return rule
+
+
+def mac(*names: str) -> Rule:
+    """The first MAC address that is not all zeros; zeros where all are."""
+    return first_not_zero(lambda field: field.show, *names, zero="00:00:00:00:00:00")
+
+
+def version(record: Record) -> str:
+    """The protocol, by the version of the header."""
+    return {"5": "NETFLOW_V5", "9": "NETFLOW_V9", "10": "IPFIX"}[record.header["version"].show]
+
+
+def exported_ns(record: Record) -> int:
+    """The time of the header."""
+    return time_ns(record.header["timestamp"])
+
+
+def domain(record: Record) -> int:
+    """IPFIX's observation domain, v9's source id, v5's engine."""
+    for name in ("od_id", "source_id"):
+        if name in record.header:
+            return number(record.header[name])
+    return number(record.header["engine_type"]) << 8 | number(record.header["engine_id"])
+
+
+def flow_time(absolute: str, by_uptime: str) -> Rule:
+    """A time of its own, else one by the exporter's uptime, else that of the export."""
+
+    def rule(record: Record) -> int:
+        if record.has(absolute):
+            return time_ns(record.last(absolute))
+        if not record.has(by_uptime):
+            return exported_ns(record)
+        then_ms = span_ms(record.last(by_uptime))
+        if record.has("sys_init_time"):
+            return time_ns(record.last("sys_init_time")) + then_ms * 10**6
+        if "sysuptime" not in record.header:
+            return exported_ns(record)
+        # The counter of milliseconds wraps: what is further away than half of its range lies on the other side.
+        ago_ms = (span_ms(record.header["sysuptime"]) - then_ms + 2**31) % 2**32 - 2**31
+        return exported_ns(record) - ago_ms * 10**6
+
+    return rule
+
+
+def ethertype(record: Record) -> Value:
+    """By the family of the address that counts; else the IP version, else the EtherType that was sent."""
+    source, destination = COLUMNS["src_addr"](record), COLUMNS["dst_addr"](record)
+    if source is not None or destination is not None:
+        empty = {None, "0.0.0.0", "::"}
+        counting = [each for each in (source, destination) if each not in empty] or ["0.0.0.0"]
+        return 0x86DD if any(":" in str(each) for each in counting) else 0x0800
+    if record.has("ip_version"):
+        return {4: 0x0800, 6: 0x86DD}.get(number(record.last("ip_version")))
+    return first(number, "ethernet_type")(record)
+
+
+def flows(record: Record) -> Value:
+    """The number of flows that an exporter has put together, else 1."""
+    return number(record.last("flows")) if record.has("flows") else 1
+
+
+def sampling_rate(record: Record) -> Value:
+    """The rate that the record tells, or v5's header; 0 is none."""
+    if "samplerate" in record.header:
+        return number(record.header["samplerate"]) or None
+    told = first_not_zero(number, "sampler_random_interval", "sampling_interval")(record)
+    if record.has("sampling_packet_interval") and record.has("sampling_packet_space"):
+        taken, skipped = (number(record.last(f"sampling_packet_{name}")) for name in ("interval", "space"))
+        told = (taken + skipped) // taken if taken else told
+    return told or None
+
+
+def icmp(part: Convert, *names: str) -> Rule:
+    """Type or code from fields of their own; v5 and v9 carry both in the destination port of ICMP as well."""
+
+    def rule(record: Record) -> Value:
+        own = [each for name in names for each in (name,) if record.has(each)]
+        if own or version(record) == "IPFIX":
+            values = [(part if "type_code" in name else number)(record.last(name)) for name in own]
+            return next((value for value in values if value != 0), values[0] if values else None)
+        if record.has("protocol") and record.has("dstport") and number(record.last("protocol")) in {1, 58}:
+            return part(record.last("dstport"))
+        return None
+
+    return rule
+
+
+def application(record: Record) -> Value:
+    """`engine:selector` (RFC 6759 §4)."""
+    if not record.has("appl_id.classification_engine_id"):
+        return None
+    engine = number(record.last("appl_id.classification_engine_id"))
+    return f"{engine}:{int(record.last('appl_id.selector_id').raw, 16)}"
+
+
+COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        "type": version,
+        "time_exported": lambda record: exported_ns(record) // 10**6 * 10**6,
+        "time_flow_start": flow_time("abstimestart", "timestart"),
+        "time_flow_end": flow_time("abstimeend", "timeend"),
+        "observation_domain_id": domain,
+        "sequence_num": lambda record: number(record.header["sequence"]),
+        "sampling_rate": sampling_rate,
+        "bytes": first(number, "octets", "permanent_octets", "post_octets", "layer2_octet_delta_count", "initiator_octets"),
+        "packets": first(number, "packets", "permanent_packets", "post_packets", "initiator_packets"),
+        "flows": flows,
+        "src_addr": address("srcaddr", "srcaddrv6"),
+        "dst_addr": address("dstaddr", "dstaddrv6"),
+        "etype": ethertype,
+        "proto": first(number, "protocol"),
+        "src_port": first(number, "srcport"),
+        "dst_port": first(number, "dstport"),
+        "tcp_flags": first(number, "tcpflags"),
+        "ip_tos": first(number, "tos"),
+        "ip_ttl": first(number, "ip_ttl", "ttl_min"),
+        "icmp_type": icmp(high, "icmp_ipv4_type", "icmp_ipv6_type", "icmp_type_code_ipv4", "icmp_type_code_ipv6"),
+        "icmp_code": icmp(low, "icmp_ipv4_code", "icmp_ipv6_code", "icmp_type_code_ipv4", "icmp_type_code_ipv6"),
+        "in_if": first_not_zero(number, "inputint", "ingress_physical_interface"),
+        "out_if": first_not_zero(number, "outputint", "egress_physical_interface"),
+        "src_mac": mac("srcmac", "post_srcmac"),
+        "dst_mac": mac("dstmac", "post_dstmac"),
+        "src_vlan": first_not_zero(number, "vlanid", "dot1q_vlan_id"),
+        "dst_vlan": first_not_zero(number, "post_vlanid", "post_dot1q_vlan_id"),
+        "src_as": first(number, "srcas"),
+        "dst_as": first(number, "dstas"),
+        "src_net_len": first_not_zero(number, "srcmask", "srcmaskv6"),
+        "dst_net_len": first_not_zero(number, "dstmask", "dstmaskv6"),
+        "next_hop": address("nexthop", "nexthopv6"),
+        "bgp_next_hop": address("bgpnexthop", "bgpnexthopv6"),
+        "flow_direction": first(number, "direction"),
+        "forwarding_status": first(octet, "forwarding_status"),
+        "flow_end_reason": first(number, "flow_end_reason"),
+        "ingress_vrf_id": first(number, "ingress_vrfid"),
+        "egress_vrf_id": first(number, "egress_vrfid"),
+        "nat_src_addr": address("post_natsource_ipv4_address"),
+        "nat_dst_addr": address("post_natdestination_ipv4_address"),
+        "nat_src_port": first(number, "post_naptsource_transport_port"),
+        "nat_dst_port": first(number, "post_naptdestination_transport_port"),
+        "nat_event": first(number, "nat_event"),
+        "firewall_event": first(number, "firewall_event"),
+        "application_id": application,
+        "user_name": first(text, "user_name", "aaa_username"),
+        "vni": first(segment, "layer2_segment_id"),
+        "wlan_ssid": first(text, "wlan_ssid"),
+        "wlan_client_mac": mac("sta_mac_address"),
+        "wlan_ap_mac": mac("wtp_mac_address"),
+    }
+)
+"""From a record of tshark's to the value of a column; None where the record does not tell."""
+
+TIMES: Final = frozenset({"time_exported", "time_flow_start", "time_flow_end"})
+"""Columns that are compared in nanoseconds."""
+
+ALSO_OURS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "record_id": "finds the record, so it is compared by that",
+        "time_received": "the packet's, not the protocol's",
+        "sampler_address": "finds the device",
+        "bi_flow_direction": "tshark has no record of its own for the other direction",
+    }
+)
+"""Columns that are not compared, and why."""
+
+ALSO_THEIRS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        r"_ws\..*": "what tshark thinks of a value",
+        r"tcpflags\..*|forwarding_status_.*": "bits of a field that is compared whole",
+        r"timedelta": "computed by tshark from start and end",
+        r"string_len_.*|padding": "framing, no value",
+        r"engine_(type|id)": "in a record these are elements 38 and 39, which have no column",
+        r"enterprise_private_entry|unknown_field_type|pie\..*": "vendors' elements that have no column",
+        r"drop_.*|ignore_.*|notsent_.*|flowsexp|packetsexp|octetsexp|exporter_.*|flow_exporter|export_.*": "statistics of the exporter",
+        r"sampler_id|sampling_algorithm|selector_.*|mp_id": "which sampler it was, not its rate",
+        r"flow_(in)?active_timeout|information_element_.*|private_enterprise_number": "of the exporter, not of a flow",
+        r"(in|e)gress_acl_id|fw_ext_event|flow_id|observation_time_.*|tcp_seq_num": "no column",
+        r"ip_dscp|ip_precedence|post_ip_diff_serv_code_point|ttl_max|length_(min|max)|mpls_label_length": "no column",
+        r"if_descr|scope_.*": "options",
+        r"sta_ipv4_address": "no column; the flow's own addresses are",
+        r"responder_octets": "the other direction",
+        r"sys_init_time": "a base of times, no value of its own",
+    }
+)
+"""Names of tshark's, as regular expressions, that stand for no column, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exception_:
+    """Where both may differ: in the captures whose name matches, in these columns, because of this."""
+
+    device: str
+    columns: tuple[str, ...]
+    reason: str
+
+
+EXCEPTIONS: Final[tuple[Exception_, ...]] = ()
