@@ -91,6 +91,11 @@ class Assembly:
             self.partition.acknowledged = self.waiting.popleft().token.end
 
     @property
+    def idle(self) -> bool:
+        """Whether all that the partition has is acknowledged."""
+        return self.partition.ended and not self.open and not self.waiting
+
+    @property
     def records(self) -> int:
         """How many records of this partition are in the ledger's flight."""
         return sum(held.facts.records for held in self.open) + sum(

@@ -6,7 +6,7 @@ Everything here runs in the sink's own thread; the callbacks of the Kafka client
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -72,7 +72,9 @@ class Partition:
     """One partition that is ours.
 
     ``position`` is the offset of the message that comes next, ``acknowledged`` the lowest cut that no sink has
-    acknowledged, ``committed`` what Kafka has of it, ``high`` the offset after the last message.
+    acknowledged, ``committed`` what Kafka has of it, ``high`` the offset after the last message. ``ended`` says that
+    there was nothing behind what was read; the position may be below the end even then, since a log has offsets that
+    are no messages. ``gap`` is the offset at which the log went on behind a gap that is being asked for again.
     """
 
     number: int
@@ -81,6 +83,7 @@ class Partition:
     acknowledged: int
     committed: int
     high: int
+    ended: bool = False
     stopped: str | None = None
     gap: int | None = None
 
@@ -132,6 +135,8 @@ class LogConsumer:
         """Join the group; partitions come later, inside ``poll``."""
         properties = consumer_properties(self._config, self._group_id, self._client_id)
         properties["on_commit"] = self._on_commit
+        # Tells that nothing follows: what a position and an end do not, where the end is no message.
+        properties["enable.partition.eof"] = "true"
         # New partitions are found, and a topic that was missing, within this time instead of five minutes.
         properties.setdefault("topic.metadata.refresh.interval.ms", "30000")
         self._admin = admin(self._config, f"{self._client_id}-admin")
@@ -214,7 +219,7 @@ class LogConsumer:
         now = time.monotonic()
         if now - self._highs_asked >= HIGH_EVERY_SECONDS and self._partitions:
             self._highs_asked = now
-            self._highs = self._list_offsets(self._partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            self._highs = self._list_offsets(self._partitions, OffsetSpec.latest())
 
     def close(self) -> None:
         """Commit what was acknowledged, and leave the group."""
@@ -244,7 +249,7 @@ class LogConsumer:
         """Whether a message is the next of a partition that is ours; ``sought`` are those that this poll has moved."""
         error = message.error()
         if error is not None:
-            self._complain(message, error)
+            self._hear(message, error, sought)
             return False
         number, offset = message.partition(), message.offset()
         partition = None if number is None else self._partitions.get(number)
@@ -260,6 +265,7 @@ class LogConsumer:
             self._seek(partition, partition.position)
             return False
         partition.gap = None
+        partition.ended = False
         partition.position = offset + 1
         self._complaint = None
         return True
@@ -272,10 +278,14 @@ class LogConsumer:
                 f"partition {partition.number} cannot be read from offset {offset}: {error}"
             ) from error
 
-    def _complain(self, message: Message, error: KafkaError) -> None:
+    def _hear(self, message: Message, error: KafkaError, sought: Collection[int]) -> None:
         number = message.partition()
         partition = None if number is None else self._partitions.get(number)
-        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name for it
+            if partition is not None and number not in sought:
+                partition.ended = True
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001 - the same
             # What came before it in the same poll has to be cut first.
             self._out_of_range.add(partition.number)
             return
@@ -362,8 +372,8 @@ class LogConsumer:
         return said.replace("+", "-").replace("/", "_").rstrip("=")
 
     def _bounds(self, numbers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
-        lows = self._list_offsets(numbers, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        highs = self._list_offsets(numbers, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        lows = self._list_offsets(numbers, OffsetSpec.earliest())
+        highs = self._list_offsets(numbers, OffsetSpec.latest())
         return (
             {name.partition: future.result().offset for name, future in lows.items()},
             {name.partition: future.result().offset for name, future in highs.items()},
@@ -389,6 +399,7 @@ class LogConsumer:
 
     def _on_lost(self, _: Consumer, names: list[TopicPartition]) -> None:
         numbers = [name.partition for name in names if name.partition in self._partitions]
+        self._joined = False
         self._forget(numbers)
         self._client.incremental_unassign(names)
         self._log.warning("partitions were lost: the group went on without us", partitions=sorted(numbers))

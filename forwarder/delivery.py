@@ -43,7 +43,7 @@ class Policy:
 
     def delay(self, failures: int, jitter: float) -> float:
         """Seconds until the next try after so many failures before this one; ``jitter`` is from 0 to 1."""
-        return min(self.cap_seconds, self.base_seconds * 2 ** min(failures, _MAX_DOUBLINGS)) * jitter
+        return min(self.cap_seconds, self.base_seconds * float(1 << min(failures, _MAX_DOUBLINGS))) * jitter
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,16 +37,25 @@ if TYPE_CHECKING:
 POLL_MESSAGES: Final = 100
 """Messages that are taken at a time: enough to keep the loop cheap, few enough that they do not count as memory."""
 POLL_SECONDS: Final = 0.1
-HOLD_SECONDS: Final = 30.0
-"""How long a full sink is waited for without a poll; after that the partitions are paused, and the group is served."""
-REVOKE_SECONDS: Final = 5.0
-"""How long a partition that is about to go waits for what the sink has in hand."""
-STOP_SECONDS: Final = 15.0
-"""How long a clean stop waits for the batches whose cut is in the log."""
 TICK_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 90.0
 """A loop that has not turned for this long will not turn again: longer than anything that it waits for."""
-RECONNECT_SECONDS: Final = (1.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a service waits, and for what; all in seconds.
+
+    ``hold``: for a full sink without a poll; after that partitions are paused, and the group is served. ``revoke``: with
+    a partition that is about to go, for what the sink has in hand. ``stop``: at a clean stop, for the batches whose cut
+    is in the log. ``reconnect``, ``reconnect_most``: between two consumers, at first and at most.
+    """
+
+    hold: float = 30.0
+    revoke: float = 5.0
+    stop: float = 15.0
+    reconnect: float = 1.0
+    reconnect_most: float = 30.0
 
 
 class Log(Protocol):
@@ -178,8 +187,10 @@ class SinkService:
         clock: BrokerClock,
         book: Book,
         throttle: Throttle,
+        patience: Patience = Patience(),
     ) -> None:
         self.plan = plan
+        self._patience = patience
         self.ledger = ledger
         self._sink = sink
         self._delivery = delivery
@@ -241,7 +252,7 @@ class SinkService:
     # --- the thread
 
     def _run(self) -> None:
-        delay, most = RECONNECT_SECONDS
+        delay, most = self._patience.reconnect, self._patience.reconnect_most
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
@@ -257,10 +268,10 @@ class SinkService:
                 self._say(Phase.RECONNECTING, f"{type(error).__name__}: {error}")
                 self._log.exception("the consumer is made anew after a failure that nobody foresaw")
             if time.monotonic() - began > most:
-                delay = RECONNECT_SECONDS[0]
+                delay = self._patience.reconnect
             self._wait(delay)
             delay = min(most, 2 * delay)
-        self._delivery.close(STOP_SECONDS)
+        self._delivery.close(self._patience.stop)
         self._pulse.close()
         if self._state.phase is not Phase.FAILED:
             self._say(Phase.STOPPED, "stopped")
@@ -305,7 +316,7 @@ class SinkService:
             return consumer.poll(POLL_MESSAGES, POLL_SECONDS)
         if self._held_since is None:
             self._held_since = self._turned
-        if self._turned - self._held_since < HOLD_SECONDS:
+        if self._turned - self._held_since < self._patience.hold:
             # A paused partition fetches again what was queued for it, so a short wait goes without.
             self._delivery.wait(POLL_SECONDS)
             return []
@@ -314,7 +325,7 @@ class SinkService:
 
     def _finish(self) -> None:
         """Deliver what is cut, as far as the sink takes it in time; closing commits."""
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + self._patience.stop
         self._submit()
         while (self._parcels or self._backlog) and time.monotonic() < deadline:
             self._turned = time.monotonic()
@@ -430,7 +441,7 @@ class SinkService:
         """Wait for what the sink has in hand of these partitions, and drop what it has not."""
         self._delivery.forget_waiting(partitions)
         going = set(partitions)
-        deadline = time.monotonic() + REVOKE_SECONDS
+        deadline = time.monotonic() + self._patience.revoke
         self._settle()
         while going & self._delivery.in_flight().keys() and (left := deadline - time.monotonic()) > 0:
             self._delivery.wait(left)
@@ -464,7 +475,7 @@ class SinkService:
         for number, assembly in sorted(self._assemblies.items()):
             partition = assembly.partition
             ends_ms = assembly.cutter.ends_ms
-            if ends_ms is not None and partition.position >= partition.high:
+            if ends_ms is not None and partition.ended:
                 self._pulse.beat(number, ends_ms)
             state = self._partition_state(assembly, in_flight.get(number, 0), now_ms)
             states.append(state)
@@ -487,7 +498,7 @@ class SinkService:
             delivered=partition.acknowledged,
             committed=partition.committed,
             end=partition.high,
-            lag_messages=max(0, partition.high - partition.acknowledged),
+            lag_messages=0 if assembly.idle else max(0, partition.high - partition.acknowledged),
             lag_seconds=0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000,
             batches_in_flight=in_flight,
             records_in_flight=assembly.records,

@@ -26,6 +26,8 @@ from shared.metrics import Book
 from shared.web import Check, WebServer, create_app
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from forwarder.config import ForwarderSettings
     from forwarder.sinks.base import Sink
 
@@ -159,7 +161,7 @@ class Stage:
 
     # --- what is seen
 
-    def _app(self) -> Any:  # noqa: ANN401 - FastAPI's application, which only the server looks into
+    def _app(self) -> FastAPI:
         return create_app(
             title="Sluiceway forwarder",
             version=_version(),

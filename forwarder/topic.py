@@ -13,7 +13,9 @@ from shared.log import Throttle, get_logger
 if TYPE_CHECKING:
     from shared.config import KafkaConfig
 
-LOOK_EVERY_SECONDS: Final = 15.0
+LOOK_EVERY_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 5.0
+"""How long a look may take."""
 AGAIN_SECONDS: Final = 2.0
 """How long until the next look when the last one found something wrong."""
 
@@ -77,7 +79,7 @@ class TopicWatch:
 
     def _look(self) -> TopicState:
         try:
-            report = ensure_topics(self._config, [RECORDS])
+            report = ensure_topics(self._config, [RECORDS], LOOK_SECONDS)
         except KafkaAway as error:
             self._throttle.log(self._log, "warning", "away", "Kafka is away; it is asked again", reason=str(error))
             return TopicState(reachable=False, detail=str(error))

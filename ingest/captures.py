@@ -83,7 +83,7 @@ class Captures:
                 status = path.stat()
                 size += status.st_size
                 # What is no plain file may be read only once.
-                if stat.S_ISREG(status.st_mode) and path.suffix not in RAW_SUFFIXES:
+                if stat.S_ISREG(status.st_mode) and path.suffix.lower() not in RAW_SUFFIXES:
                     _Stream(path).close()
                 elif not stat.S_ISFIFO(status.st_mode):
                     path.open("rb").close()
@@ -124,7 +124,7 @@ class Captures:
 
     def _read(self, path: Path) -> Iterator[tuple[UdpDatagram, int]]:
         try:
-            if path.suffix in RAW_SUFFIXES:
+            if path.suffix.lower() in RAW_SUFFIXES:
                 yield from self._read_raw(path)
             else:
                 yield from self._read_packets(path)

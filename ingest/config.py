@@ -22,7 +22,7 @@ from shared.config import (
     load,
     parse_udp_listener,
 )
-from shared.keys import PLANNED
+from shared.keys import INPUT_FILE, PLANNED
 
 SECTION: Final = "ingest"
 
@@ -133,10 +133,10 @@ class IngestConfig(Section):
     templates: TemplatesConfig = Field(default_factory=TemplatesConfig, description="bounds and life time of templates")
     admission: AdmissionConfig = Field(default_factory=AdmissionConfig, description="who may export, and how much")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="sampling rates by exporter network")
-    mapping_file: Annotated[Path | None, PLANNED] = Field(
+    mapping_file: Annotated[Path | None, INPUT_FILE] = Field(
         default=None, description="file that maps further information elements to columns"
     )
-    decapsulate: Annotated[tuple[Literal["gre", "ipip", "vxlan", "geneve"], ...], PLANNED] = Field(
+    decapsulate: tuple[Literal["gre", "ipip", "vxlan", "geneve"], ...] = Field(
         default=(), description="tunnels of sampled frames whose inner header is the flow"
     )
     spool: SpoolConfig = Field(default_factory=SpoolConfig, description="disk that stands in while Kafka is away")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
 
+from ingest.decoders.enrich import Fact
 from ingest.decoders.headers import Heard
 from ingest.decoders.layout import Template
+from ingest.decoders.mapping import FieldMapping
 from shared.metrics import Snapshot
 
 MOST_QUEUED: Final = 4096
-"""Messages that wait to be sent; beyond that the oldest observations go, which only loss counts miss."""
+"""Messages that wait to be sent. Beyond that, what the next one makes up for is left out: observations, which only loss
+counts miss, and reports, which are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,20 @@ class Templates:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What options data told: learned by a worker, or passed on to the others."""
+
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Which further elements fill which columns, from now on."""
+
+    mapping: FieldMapping
+
+
+@dataclass(frozen=True, slots=True)
 class Partitions:
     """How many partitions the records' topic has: from then on records can be sent."""
 
@@ -64,7 +82,7 @@ class Stop:
     """Read the sockets dry, send everything, report, and end."""
 
 
-Message = Ready | Report | Observed | Templates | Partitions | LogLevel | Stop
+Message = Ready | Report | Observed | Templates | Facts | Mapped | Partitions | LogLevel | Stop
 
 
 class Channel:
@@ -84,7 +102,7 @@ class Channel:
         self._threads: list[threading.Thread] = []
         self.gone = threading.Event()
         self.dropped = 0
-        """Observations that were not sent, since too much waited."""
+        """Observations and reports that were not sent, since too much waited."""
 
     @property
     def descriptor(self) -> int:
@@ -106,7 +124,7 @@ class Channel:
     def send(self, message: Message) -> None:
         """Queue a message for the other end."""
         with self._pending:
-            if len(self._outgoing) >= MOST_QUEUED and isinstance(message, Observed | Report):
+            if len(self._outgoing) >= MOST_QUEUED and _may_go(message):
                 self.dropped += 1
                 return
             self._outgoing.append(message)
@@ -122,13 +140,21 @@ class Channel:
         return taken
 
     def close(self, timeout_seconds: float = 5.0) -> None:
-        """Send what is queued, then close this end."""
+        """Send what is queued, as long as that takes no longer than told, then close this end."""
         with self._pending:
+            if self._closing:
+                return
             self._closing = True
             self._pending.notify()
-        if self._threads:
-            self._threads[0].join(timeout_seconds)
+        for thread in self._threads[:1]:
+            thread.join(timeout_seconds)
+        # A thread that still waits for the other end would keep the pipe open.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
         self._connection.close()
+        os.close(self._wake)
 
     def _send_all(self) -> None:
         while True:
@@ -157,3 +183,7 @@ class Channel:
     def _lose(self) -> None:
         self.gone.set()
         os.eventfd_write(self._wake, 1)
+
+
+def _may_go(message: Message) -> bool:
+    return isinstance(message, Observed) or (isinstance(message, Report) and not message.last)

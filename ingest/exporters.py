@@ -25,8 +25,18 @@ RESTART: Final = 1 << 20
 UPTIME_SLACK_MS: Final = 60_000
 """An uptime that fell by more than this is a restart."""
 
+UPTIME_WRAP_MS: Final = 3_600_000
+"""An uptime that fell, but lies no further than this behind 2^32, has only gone on through its end."""
+
 MOST_OBSERVATIONS: Final = 1 << 20
 """With more datagrams than this gathered, they are counted at once."""
+
+NOWHERE: Final = np.iinfo(np.int64).min
+EVERYWHERE: Final = np.iinfo(np.int64).max
+
+
+Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,6 @@ class _Table:
         self.known = np.zeros(0, np.bool_)
         self.exact = np.zeros(0, np.bool_)
         self.uptime = np.zeros(0, np.int64)
-        self.credit = np.zeros(0, np.int64)
         self.lost = np.zeros(0, np.int64)
         self.uncertain = np.zeros(0, np.int64)
         self.restarts = np.zeros(0, np.int64)
@@ -83,18 +92,59 @@ class _Table:
                 setattr(self, name, grown)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Observations:
+    """What datagrams said of their place in the sequence: arrays of length n, in the order in which they were heard."""
+
+    row: Numbers
+    sequence: Numbers
+    units: Numbers
+    exact: Mask
+    uptime: Numbers
+    """-1 where the protocol does not tell."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, which: Mask | Numbers) -> _Observations:
+        """These, in this order."""
+        return _Observations(
+            self.row[which], self.sequence[which], self.units[which], self.exact[which], self.uptime[which]
+        )
+
+    @staticmethod
+    def join(parts: list[_Observations]) -> _Observations:
+        """All of them, one part after the other."""
+        return _Observations(
+            np.concatenate([part.row for part in parts]),
+            np.concatenate([part.sequence for part in parts]),
+            np.concatenate([part.units for part in parts]),
+            np.concatenate([part.exact for part in parts]),
+            np.concatenate([part.uptime for part in parts]),
+        )
+
+    @staticmethod
+    def none() -> _Observations:
+        """Nothing."""
+        nothing = np.zeros(0, np.int64)
+        return _Observations(nothing, nothing, nothing, np.zeros(0, np.bool_), nothing)
+
+
 class Exporters:
     """A bounded table of exporters by address, version and observation domain. One thread uses it at a time.
 
     Those over the bound are not told apart: their datagrams are counted in ``unlisted``.
     """
 
-    def __init__(self, limit: int = 65_536) -> None:
+    def __init__(self, limit: int = 65_536, most_observations: int = MOST_OBSERVATIONS) -> None:
         self._limit = limit
+        self._most_observations = most_observations
         self._rows: dict[bytes, int] = {}
         self._table = _Table()
-        self._gathered: list[tuple[npt.NDArray[np.int64], Heard]] = []
+        self._waiting = _Observations.none()
+        self._gathered: list[_Observations] = []
         self._observations = 0
+        self._untold = np.zeros(0, np.int64)
         self.unlisted = 0
         """Datagrams of exporters for which the table had no room."""
 
@@ -114,32 +164,39 @@ class Exporters:
         table.undecoded[:size] += np.bincount(known, heard.undecoded[listed], size).astype(np.int64)
         received = heard.received_ns[listed]
         new = table.first_seen[known] == 0
-        table.first_seen[known[new]] = received[new]
+        # Backwards, so that the first of several stays.
+        table.first_seen[known[new][::-1]] = received[new][::-1]
         np.maximum.at(table.last_seen, known, received)
-        self._gathered.append((rows, heard))
-        self._observations += len(rows)
-        if self._observations > MOST_OBSERVATIONS:
-            self.settle()
+        self._gathered.append(
+            _Observations(
+                known,
+                heard.sequence[listed].astype(np.int64),
+                heard.units[listed].astype(np.int64),
+                heard.exact[listed],
+                _uptime(heard)[listed],
+            )
+        )
+        self._observations += len(known)
+        if self._observations > self._most_observations:
+            self._judge()
 
-    def settle(self) -> dict[str, int]:
-        """Count what is missing among what was gathered; returns the new losses by exporter.
+    def settle(self, *, everything: bool = False) -> dict[str, int]:
+        """Count what is missing; returns the new losses by exporter.
 
-        To be called every few seconds: what is under way in a worker for longer than that looks lost, and is made
-        good by counting that much less the next time.
+        To be called every few seconds. A gap is a loss when it is still there at the next call: what is under way in a
+        worker for longer than that looks lost. With ``everything``, nothing is waited for any more.
         """
-        gathered, self._gathered = self._gathered, []
-        self._observations = 0
+        self._judge()
+        while everything and len(self._waiting):
+            self._judge()
         lost: dict[str, int] = {}
-        if not gathered:
-            return lost
-        before = self._table.lost.copy()
-        self._count_gaps(gathered)
-        changed = np.flatnonzero(self._table.lost != before)
+        told, self._untold = self._untold, np.zeros(len(self._rows), np.int64)
+        changed = np.flatnonzero(told)
         if len(changed):
             keys = list(self._rows)
             for row in changed.tolist():
                 name = address_text(keys[row][:16])
-                lost[name] = lost.get(name, 0) + int(self._table.lost[row] - before[row])
+                lost[name] = lost.get(name, 0) + int(told[row])
         return lost
 
     def measure(self, seconds: float) -> None:
@@ -189,81 +246,93 @@ class Exporters:
         self._table.grow(len(self._rows))
         return rows
 
-    def _count_gaps(self, gathered: list[tuple[npt.NDArray[np.int64], Heard]]) -> None:
-        table = self._table
-        row = np.concatenate([rows for rows, _ in gathered])
-        listed = row >= 0
-        row = row[listed]
-        sequence = np.concatenate([heard.sequence for _, heard in gathered])[listed].astype(np.int64)
-        units = np.concatenate([heard.units for _, heard in gathered])[listed].astype(np.int64)
-        exact = np.concatenate([heard.exact for _, heard in gathered])[listed]
-        uptime = np.concatenate([_uptime(heard) for _, heard in gathered])[listed]
-        if len(row) == 0:
-            return
-        restarted = np.zeros(len(table.known), np.bool_)
-        fell = table.known[row] & (uptime >= 0) & (uptime + UPTIME_SLACK_MS < table.uptime[row])
-        restarted[row[fell]] = True
-        # Modulo 2^32 and signed: how far each number lies from the one that was expected next.
-        first = np.zeros(len(table.known), np.int64)
-        first[row[::-1]] = sequence[::-1]
-        base = np.where(table.known, table.expected, first)
-        ahead = ((sequence - base[row] + (1 << 31)) % (1 << 32)) - (1 << 31)
-        restarted[row[table.known[row] & (np.abs(ahead) > RESTART)]] = True
-        # After a restart the count begins with what came last.
-        again = restarted[row]
-        order = np.lexsort((ahead, row))
-        self._add_gaps(row[order], ahead[order], units[order], exact[order], again[order])
-        end = ahead + units
-        furthest = np.full(len(table.known), np.iinfo(np.int64).min)
-        np.maximum.at(furthest, row, end)
-        seen = np.flatnonzero(furthest != np.iinfo(np.int64).min)
-        steady = seen[~restarted[seen]]
-        forward = steady[(furthest[steady] > 0) | ~table.known[steady]]
-        table.expected[forward] = (base[forward] + furthest[forward]) % (1 << 32)
-        if restarted.any():
-            last = row[again]
-            table.expected[last] = (sequence[again] + units[again]) % (1 << 32)
-            table.credit[restarted] = 0
-            table.restarts[restarted] += 1
-            table.uptime[restarted] = 0
-        table.exact[row[order]] = exact[order]
-        table.known[seen] = True
-        np.maximum.at(table.uptime, row, uptime)
+    def _judge(self) -> None:
+        """Count the gaps before what was gathered by the last time, now that what was late has come."""
+        waited = len(self._waiting)
+        said = _Observations.join([self._waiting, *self._gathered])
+        self._gathered, self._observations = [], 0
+        table, rows = self._table, len(self._table.known)
+        base = np.where(table.known, table.expected, _first(said, rows))
+        ahead = _distance(said.sequence, base[said.row])
+        limit = np.full(rows, NOWHERE)
+        np.maximum.at(limit, said.row[:waited], ahead[:waited])
+        anew = self._begins_anew(said, ahead, limit > NOWHERE, waited)
+        restarted = np.zeros(rows, np.bool_)
+        restarted[said.row[anew]] = True
+        # What came before a restart is all that will come.
+        limit[restarted] = EVERYWHERE
+        useful = ~anew & ((ahead >= 0) | (ahead + said.units > 0) | ~table.known[said.row])
+        due = useful & (ahead <= limit[said.row])
+        self._count_gaps(said.take(due), ahead[due], base)
+        self._waiting = said.take((useful & ~due) | anew)
+        table.known[restarted] = False
+        table.restarts[restarted] += 1
+        table.uptime[said.row] = said.uptime
 
-    def _add_gaps(
-        self,
-        row: npt.NDArray[np.int64],
-        ahead: npt.NDArray[np.int64],
-        units: npt.NDArray[np.int64],
-        exact: npt.NDArray[np.bool_],
-        restarted: npt.NDArray[np.bool_],
-    ) -> None:
-        """Count gaps between neighbours; everything is sorted by row and then by ``ahead``."""
+    def _begins_anew(self, said: _Observations, ahead: Numbers, waits: Mask, waited: int) -> Mask:
+        """Which datagrams came after a restart of their exporter; the first ``waited`` were looked at before."""
+        table, row = self._table, said.row
+        fresh = np.arange(len(said)) >= waited
+        comparable = fresh & (table.known | waits)[row]
+        fell = (
+            comparable
+            & (said.uptime >= 0)
+            & (said.uptime + UPTIME_SLACK_MS < table.uptime[row])
+            & ((said.uptime - table.uptime[row]) % (1 << 32) > UPTIME_WRAP_MS)
+        )
+        anew = fell | (comparable & (np.abs(ahead) > RESTART))
+        # An exporter of which nothing came for a while but what lies behind has begun anew at a small number.
+        furthest = np.full(len(table.known), NOWHERE)
+        np.maximum.at(furthest, row[~anew], (ahead + said.units)[~anew])
+        behind = table.known & ~waits & (furthest > NOWHERE) & (furthest < 0)
+        return anew | behind[row]
+
+    def _count_gaps(self, said: _Observations, ahead: Numbers, base: Numbers) -> None:
+        """Count what is missing before each of these, and expect what follows the last of them."""
         table = self._table
+        order = np.lexsort((ahead, said.row))
+        said, ahead = said.take(order), ahead[order]
+        row, known = said.row, table.known[said.row]
         same = np.zeros(len(row), np.bool_)
         same[1:] = row[1:] == row[:-1]
-        # How far all before this one reached: a datagram that came twice, or late, closes no gap and opens none.
-        reach = _running_reach(ahead + units, same)
-        start = np.where(table.known[row], 0, ahead)
-        before = np.where(same, np.maximum(np.roll(reach, 1), np.where(table.known[row], 0, -RESTART)), start)
-        sure = np.where(same, np.roll(exact, 1), np.where(table.known[row], table.exact[row], True))
-        gap = np.where(restarted, 0, np.maximum(ahead - before, 0))
+        # How far all before this one reached: a datagram that came twice closes no gap and opens none.
+        reach = _running_reach(ahead + said.units, same)
+        start = np.where(known, 0, ahead)
+        before = np.where(same, np.maximum(np.roll(reach, 1), np.where(known, 0, -RESTART)), start)
+        sure = np.where(same, np.roll(said.exact, 1), np.where(known, table.exact[row], True))
+        gap = np.maximum(ahead - before, 0)
         gap[gap > RESTART] = 0
-        late = table.known[row] & (ahead < 0) & ~restarted
         count = len(table.known)
-        np.add.at(table.credit, row[late], units[late])
         missing = np.bincount(row, np.where(sure, gap, 0), count).astype(np.int64)
-        made_good = np.minimum(table.credit, missing)
-        table.credit -= made_good
-        # What came late and closes no gap of now closed one of before; it is owed for one round only.
-        table.lost += missing - made_good
+        table.lost += missing
+        self._untold = missing + np.pad(self._untold, (0, count - len(self._untold)))
         table.uncertain += np.bincount(row, np.where(sure, 0, gap), count).astype(np.int64)
+        last = np.ones(len(row), np.bool_)
+        last[:-1] = ~same[1:]
+        ended = row[last]
+        end = np.where(table.known[ended], np.maximum(reach[last], 0), reach[last])
+        table.expected[ended] = (base[ended] + end) % (1 << 32)
+        table.exact[ended] = said.exact[last]
+        table.known[ended] = True
 
 
 def address_text(octets: bytes) -> str:
     """An address of 16 bytes as people write it; IPv4 plain, not mapped."""
     address = ipaddress.IPv6Address(octets)
     return str(address.ipv4_mapped or address)
+
+
+def _first(said: _Observations, rows: int) -> Numbers:
+    """The sequence number of the first observation of each row."""
+    first = np.zeros(rows, np.int64)
+    first[said.row[::-1]] = said.sequence[::-1]
+    return first
+
+
+def _distance(sequence: Numbers, base: Numbers) -> Numbers:
+    """How far each number lies from the one that was expected next: modulo 2^32, and signed."""
+    distance: Numbers = ((sequence - base + (1 << 31)) % (1 << 32)) - (1 << 31)
+    return distance
 
 
 def _running_reach(end: npt.NDArray[np.int64], same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

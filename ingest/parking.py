@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,8 +28,12 @@ ROW: Final = np.dtype(
 )
 """What a set's datagram told, packed: what is needed to decode the set later as if it were now."""
 
-OVERHEAD_BYTES: Final = 200
-"""What a parked set costs beside its own bytes, measured with sys.getsizeof and rounded up."""
+SET_BYTES: Final = ROW.itemsize + 64
+KEY_BYTES: Final = 400
+"""What a set costs beside its own bytes, and what the first one that waits for a template costs more: measured with
+tracemalloc, and rounded up."""
+
+RECEIVED_AT: Final = ROW.fields["received_ns"][1] if ROW.fields is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,21 @@ class ParkingBounds:
     wait_ns: int = 30 * 60 * 1_000_000_000
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Sets that wait for one template: each its row and its body, in the order in which they came."""
+
+    sets: list[bytes]
+    longest: int
+    """Bytes of the longest body."""
+
+
 class Parking:
     """Data sets by the key of the template that they wait for, each key's in their order. One thread uses it."""
 
     def __init__(self, bounds: ParkingBounds | None = None) -> None:
         self._bounds = bounds or ParkingBounds()
-        self._waiting: dict[bytes, deque[tuple[int, bytes, bytes]]] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
         self._of_exporter: Counter[bytes] = Counter()
         self.bytes = 0
         self.sets = 0
@@ -56,45 +69,45 @@ class Parking:
         refused: Counter[Fault] = Counter()
         rows = _rows(sets).tobytes()
         version = sets.headers.version
-        for index, (key, received, start, length) in enumerate(
-            zip(
-                sets.keys,
-                sets.headers.received_ns.tolist(),
-                sets.start.tolist(),
-                sets.length.tolist(),
-                strict=True,
-            )
+        for index, (key, start, length) in enumerate(
+            zip(sets.keys, sets.start.tolist(), sets.length.tolist(), strict=True)
         ):
             assert key[16:18] == version.to_bytes(2)
-            size, exporter = length + OVERHEAD_BYTES, key[:16]
+            waiting = self._waiting.get(key)
+            size = length + SET_BYTES + (KEY_BYTES if waiting is None else 0)
             if self.bytes + size > self._bounds.total_bytes:
                 refused[Fault.PARKING_FULL] += 1
-            elif self._of_exporter[exporter] + size > self._bounds.exporter_bytes:
+                continue
+            if self._of_exporter[key[:16]] + size > self._bounds.exporter_bytes:
                 refused[Fault.PARKING_QUOTA] += 1
-            else:
-                row = rows[index * ROW.itemsize : (index + 1) * ROW.itemsize]
-                body = sets.buffer[start : start + length].tobytes()
-                self._waiting.setdefault(key, deque()).append((received, row, body))
-                self._count(exporter, size, 1)
+                continue
+            if waiting is None:
+                waiting = self._waiting[key] = _Waiting([], 0)
+            row = rows[index * ROW.itemsize : (index + 1) * ROW.itemsize]
+            waiting.sets.append(row + sets.buffer[start : start + length].tobytes())
+            waiting.longest = max(waiting.longest, length)
+            self._count(key[:16], size, 1)
         return refused
 
-    def release(self, keys: Iterable[bytes]) -> list[DataSets]:
-        """Give back the sets that wait for these keys: one item a key that had any."""
-        return [_joined(key, waiting) for key in keys if (waiting := self._take(key))]
+    def release(self, key: bytes, shortest: int) -> DataSets | None:
+        """Give back the sets that wait for this key and have ``shortest`` bytes or more; None when there are none."""
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.longest < shortest:
+            return None
+        whole = shortest + ROW.itemsize
+        released = [item for item in waiting.sets if len(item) >= whole]
+        self._keep(key, waiting, [item for item in waiting.sets if len(item) < whole])
+        return _joined(key, released)
 
     def expire(self, now_ns: int) -> int:
-        """Drop what has waited too long; returns how many sets. Called now and then: it looks at every key."""
+        """Drop what has waited too long; returns how many sets. Called now and then: it looks at every set."""
         oldest = now_ns - self._bounds.wait_ns
-        dropped = 0
-        for key in list(self._waiting):
-            waiting = self._waiting[key]
-            while waiting and waiting[0][0] < oldest:
-                _, _, body = waiting.popleft()
-                self._count(key[:16], -len(body) - OVERHEAD_BYTES, -1)
-                dropped += 1
-            if not waiting:
-                del self._waiting[key]
-        return dropped
+        before = self.sets
+        for key, waiting in list(self._waiting.items()):
+            young = [item for item in waiting.sets if _received(item) >= oldest]
+            if len(young) < len(waiting.sets):
+                self._keep(key, waiting, young)
+        return before - self.sets
 
     def clear(self) -> int:
         """Forget everything; returns how many sets waited."""
@@ -104,11 +117,17 @@ class Parking:
         self.bytes = self.sets = 0
         return waiting
 
-    def _take(self, key: bytes) -> deque[tuple[int, bytes, bytes]] | None:
-        waiting = self._waiting.pop(key, None)
-        for _, _, body in waiting or ():
-            self._count(key[:16], -len(body) - OVERHEAD_BYTES, -1)
-        return waiting
+    def _keep(self, key: bytes, waiting: _Waiting, kept: list[bytes]) -> None:
+        """Let all but these go."""
+        gone = len(waiting.sets) - len(kept)
+        octets = sum(map(len, waiting.sets)) - sum(map(len, kept)) + gone * (SET_BYTES - ROW.itemsize)
+        waiting.sets = kept
+        if kept:
+            waiting.longest = max(map(len, kept)) - ROW.itemsize
+        else:
+            del self._waiting[key]
+            octets += KEY_BYTES
+        self._count(key[:16], -octets, -gone)
 
     def _count(self, exporter: bytes, size: int, sets: int) -> None:
         self.bytes += size
@@ -116,6 +135,10 @@ class Parking:
         self._of_exporter[exporter] += size
         if self._of_exporter[exporter] <= 0:
             del self._of_exporter[exporter]
+
+
+def _received(item: bytes) -> int:
+    return int.from_bytes(item[RECEIVED_AT : RECEIVED_AT + 8], sys.byteorder, signed=True)
 
 
 def _rows(sets: DataSets) -> np.ndarray[tuple[int], np.dtype[np.void]]:
@@ -129,12 +152,12 @@ def _rows(sets: DataSets) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     return rows
 
 
-def _joined(key: bytes, waiting: deque[tuple[int, bytes, bytes]]) -> DataSets:
-    rows = np.frombuffer(b"".join(row for _, row, _ in waiting), ROW)
+def _joined(key: bytes, items: list[bytes]) -> DataSets:
+    rows = np.frombuffer(b"".join(item[: ROW.itemsize] for item in items), ROW)
     version = int.from_bytes(key[16:18])
-    length = np.array([len(body) for _, _, body in waiting], np.int64)
+    length = np.array([len(item) for item in items], np.int64) - ROW.itemsize
     return DataSets(
-        buffer=np.frombuffer(b"".join(body for _, _, body in waiting), np.uint8),
+        buffer=np.frombuffer(b"".join(item[ROW.itemsize :] for item in items), np.uint8),
         headers=Headers(
             version=version,
             source=np.ascontiguousarray(rows["source"]),
@@ -149,5 +172,5 @@ def _joined(key: bytes, waiting: deque[tuple[int, bytes, bytes]]) -> DataSets:
         start=np.cumsum(length) - length,
         length=length,
         position=np.ascontiguousarray(rows["position"]),
-        keys=[key] * len(waiting),
+        keys=[key] * len(items),
     )

@@ -21,17 +21,31 @@ def partitions(batch: pa.RecordBatch, count: int) -> npt.NDArray[np.uint16]:
     Hashes addresses, ports and protocol so that the two directions of a flow fall together. Records that lack an
     address are spread by ``record_id``. What it gives for a flow must not change: deduplication relies on it.
     """
-    names = batch.schema.names
-    if "src_addr" in names and "dst_addr" in names:
-        hashed = _end(batch, "src_addr", "src_port") + _end(batch, "dst_addr", "dst_port")
-        if "proto" in names:
-            hashed += _values(batch, "proto", np.uint8).astype(np.uint64) * _ODD[3]
-    else:
+    hashed = _flow(batch)
+    if hashed is None:
         hashed = _values(batch, "record_id", np.uint64).copy()
+    else:
+        # Beside records that have addresses, those of other layouts have nulls.
+        for name in ("src_addr", "dst_addr"):
+            column = batch.column(name)
+            if column.null_count:
+                lacking = column.is_null().to_numpy(zero_copy_only=False)
+                hashed[lacking] = _values(batch, "record_id", np.uint64)[lacking]
     hashed ^= hashed >> np.uint64(32)
     hashed *= _ODD[1]
     # The upper half spread over the partitions by multiplication: even for any count, and no division.
     return (((hashed >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)).astype(np.uint16)
+
+
+def _flow(batch: pa.RecordBatch) -> Words | None:
+    """A hash of both ends and the protocol; None where the records have no addresses."""
+    names = batch.schema.names
+    if "src_addr" not in names or "dst_addr" not in names:
+        return None
+    hashed = _end(batch, "src_addr", "src_port") + _end(batch, "dst_addr", "dst_port")
+    if "proto" in names:
+        hashed += _values(batch, "proto", np.uint8).astype(np.uint64) * _ODD[3]
+    return hashed
 
 
 def _end(batch: pa.RecordBatch, address: str, port: str) -> Words:

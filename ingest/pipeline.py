@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from ingest.decoders import Datagrams, Decoded, Unit, decode
+from ingest.decoders import Context, Datagrams, Decoded, Unit, decode
 from ingest.decoders.fault import Fault
 from ingest.decoders.layout import Template
-from ingest.decoders.templated import decode_data_sets
+from ingest.decoders.mapping import FieldMapping
+from ingest.decoders.sets import DataSets
+from ingest.decoders.templated import MOST_CHANGES, decode_data_sets
 from ingest.decoders.templates import Learned
+from ingest.mapping import load_mapping
+from ingest.options import OptionTables
 from ingest.parking import Parking, ParkingBounds
 from ingest.templates import TemplateBounds, TemplateStore
 
@@ -21,19 +26,38 @@ class Pipeline:
     One thread uses a pipeline. The worker, the ``decode`` command and the tests all decode by it.
     """
 
-    def __init__(self, templates: TemplateBounds | None = None, parking: ParkingBounds | None = None) -> None:
+    def __init__(
+        self,
+        templates: TemplateBounds | None = None,
+        parking: ParkingBounds | None = None,
+        decapsulate: Collection[str] = (),
+        mapping: FieldMapping | None = None,
+    ) -> None:
         self.templates = TemplateStore(templates)
         self.parking = Parking(parking)
+        self.options = OptionTables()
+        self._context = Context(self.templates, self.options, frozenset(decapsulate))
+        self.map(mapping or load_mapping(None))
+
+    def map(self, mapping: FieldMapping) -> None:
+        """Use another mapping from the next batch on."""
+        self.templates.map(mapping)
+        self.options.name_groups(mapping.sgt_names)
 
     def decode(self, datagrams: Datagrams) -> Decoded:
         """Decode a batch, and what was parked for the templates that it brings."""
-        decoded = decode(datagrams, self.templates)
-        self._park(decoded)
+        self.templates.free_unused()
+        decoded = decode(datagrams, self._context)
+        # What came in this batch has already seen all of its templates: only what waited before is tried with them.
+        fresh, decoded.pending = decoded.pending, []
         self._unpark(decoded.learned, decoded)
+        decoded.pending = fresh
+        self._park(decoded)
         return decoded
 
     def learn(self, templates: Iterable[tuple[bytes, Template]]) -> Decoded:
         """Take in templates that another worker heard; what was parked for them is decoded."""
+        self.templates.free_unused()
         decoded = Decoded()
         learned = [
             outcome
@@ -58,9 +82,18 @@ class Pipeline:
         decoded.pending.clear()
 
     def _unpark(self, learned: Iterable[Learned], decoded: Decoded) -> None:
-        # Of a template that came twice in the batch, the first is the one that its data waited for.
-        numbers = {item.key: item.number for item in reversed(list(learned))}
-        for sets in self.parking.release(numbers):
-            known = np.full(len(sets), numbers[sets.keys[0]], np.int64)
-            decode_data_sets(sets, known, self.templates, decoded)
-        self._park(decoded)
+        # One after the other: what the first layout of an identifier cannot read may be meant for the second.
+        tried: Counter[bytes] = Counter()
+        released: dict[int, list[tuple[DataSets, int]]] = {}
+        for item in learned:
+            tried[item.key] += 1
+            if tried[item.key] > MOST_CHANGES:
+                continue
+            layout = item.template.layout
+            sets = self.parking.release(item.key, layout.shortest_record)
+            if sets is not None:
+                released.setdefault(layout.version, []).append((sets, item.number))
+        for parts in released.values():
+            numbers = [np.full(len(sets), number, np.int64) for sets, number in parts]
+            whole = DataSets.join([sets for sets, _ in parts])
+            decode_data_sets(whole, np.concatenate(numbers), self._context, decoded)

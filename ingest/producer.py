@@ -11,8 +11,11 @@ import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from shared import codec
-from shared.kafka import Properties, producer
+from shared.kafka import MAX_MESSAGE_BYTES, Properties, producer
 from shared.metrics import Book
+
+PURGE_SECONDS: Final = 5.0
+"""How long the client may take to say what it gives up; what it has not named by then is given up as well."""
 
 
 class Refusal(StrEnum):
@@ -57,6 +60,7 @@ class RecordProducer:
         self._book = book
         self._refused = refused
         self._client: Producer | None = None
+        self._encoder = codec.Encoder(MAX_MESSAGE_BYTES)
         self.in_flight_records = 0
         self._in_flight_bytes = 0
         self._in_flight_messages = 0
@@ -70,7 +74,7 @@ class RecordProducer:
     def send(self, partition: int, batch: pa.RecordBatch) -> None:
         """Hand one message over. What the queue has no room for is refused, counted and told."""
         client = self._started()
-        records, value = batch.num_rows, codec.encode(batch).to_pybytes()
+        records, value = batch.num_rows, self._encoder.encode(batch)
         size, begun = len(value), time.monotonic()
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
@@ -119,8 +123,11 @@ class RecordProducer:
             alive()
         if len(client):
             client.purge()
-        client.flush(1.0)
+        client.flush(PURGE_SECONDS)
         self.poll()
+        if self.in_flight_records:
+            self._refuse(Refusal.NOT_ACKNOWLEDGED, self.in_flight_records)
+            self._in_flight_messages = self.in_flight_records = self._in_flight_bytes = 0
 
     def _started(self) -> Producer:
         if self._client is None:

@@ -18,14 +18,30 @@ from pathlib import Path
 from typing import Final
 
 from ingest.config import IngestConfig, IngestSettings
-from ingest.control import MOST_QUEUED, Channel, LogLevel, Message, Observed, Partitions, Ready, Report, Stop, Templates
+from ingest.control import (
+    MOST_QUEUED,
+    Channel,
+    Facts,
+    LogLevel,
+    Mapped,
+    Message,
+    Observed,
+    Partitions,
+    Ready,
+    Report,
+    Stop,
+    Templates,
+)
 from ingest.exporters import Exporters, address_text
 from ingest.ledger import Ledger, balances, ledger
+from ingest.mapping import load_mapping, names_file
+from ingest.options import OptionTables
 from ingest.sockets import DropCount, ListenerSockets, open_listeners
 from ingest.templates import DOMAIN_BYTES, TemplateStore
 from ingest.topics import TopicWatch
 from ingest.worker import FLUSH_SECONDS, WorkerArguments, run_worker
 from shared import log
+from shared.errors import ConfigError
 from shared.metrics import METRIC, Book, ExporterLabels, Kind, Snapshot, merge, total
 from shared.version import VERSION
 from shared.web import Check, WebServer, create_app
@@ -88,6 +104,9 @@ class Supervisor:
         self._exporters = Exporters()
         self._labels = ExporterLabels(EXPORTER_LABELS)
         self._templates = TemplateStore()
+        self._options = OptionTables()
+        self._mapping = load_mapping(self._config.mapping_file)
+        self._names = _NamesFile(names_file(self._config.mapping_file))
         self._workers: dict[int, _Worker] = {}
         self._past: Snapshot = {}
         self._pauses: dict[int, float] = {}
@@ -175,7 +194,11 @@ class Supervisor:
     def _start_worker(self, index: int) -> None:
         ours, theirs = multiprocessing.Pipe()
         arguments = WorkerArguments(
-            self._settings, [listener.sockets[index] for listener in self._listeners], theirs, f"worker-{index}"
+            self._settings,
+            [listener.sockets[index] for listener in self._listeners],
+            theirs,
+            f"worker-{index}",
+            self._mapping,
         )
         process = self._spawn.Process(target=run_worker, args=(arguments,), name=f"worker-{index}")
         process.start()
@@ -184,8 +207,11 @@ class Supervisor:
         with self._lock:
             self._workers[index] = worker
             known = tuple(self._templates)
+            facts = tuple(self._options)
         if known:
             worker.channel.send(Templates(known))
+        if facts:
+            worker.channel.send(Facts(facts))
         if self._partitions:
             worker.channel.send(Partitions(self._partitions))
         worker.channel.start()
@@ -212,8 +238,14 @@ class Supervisor:
             with self._lock:
                 for key, template in message.templates:
                     self._templates.learn(key, template)
+                self._templates.free_unused()
                 others = [other for other in self._workers.values() if other is not worker]
             for other in others:
+                other.channel.send(message)
+        elif isinstance(message, Facts):
+            with self._lock:
+                self._options.learn(message.facts)
+            for other in [other for other in self._workers.values() if other is not worker]:
                 other.channel.send(message)
         elif isinstance(message, Ready):
             worker.ready = True
@@ -280,10 +312,23 @@ class Supervisor:
             self._log.error("the configuration was not read again", reason=str(error))
             return
         self._settings = settings
+        self._map()
         log.set_level(settings.log.level)
         for worker in self._workers.values():
             worker.channel.send(LogLevel(settings.log.level))
-        self._log.info("read again: log level and secrets")
+        self._log.info("read again: mapping, log level and secrets")
+
+    def _map(self) -> None:
+        """Read the mapping again; one that is not as it has to be leaves the one that holds."""
+        path = self._settings.ingest.mapping_file
+        try:
+            self._mapping = load_mapping(path)
+            self._names = _NamesFile(names_file(path))
+        except ConfigError as error:
+            self._log.error("the mapping was not read again, the one before still holds", reason=str(error))
+            return
+        for worker in self._workers.values():
+            worker.channel.send(Mapped(self._mapping))
 
     async def _tick(self) -> None:
         ticks = 0
@@ -292,6 +337,8 @@ class Supervisor:
             ticks += 1
             self._poll_sockets()
             self._end_the_deaf()
+            if self._names.changed():
+                self._map()
             if ticks % SETTLE_TICKS == 0:
                 self._settle()
 
@@ -314,9 +361,9 @@ class Supervisor:
                 self._log.error("a worker does not listen and is ended", worker=worker.process.name)
                 worker.process.kill()
 
-    def _settle(self) -> None:
+    def _settle(self, *, everything: bool = False) -> None:
         with self._lock:
-            lost = self._exporters.settle()
+            lost = self._exporters.settle(everything=everything)
             now = time.monotonic()
             self._exporters.measure(max(now - self._measured, 0.001))
             self._measured = now
@@ -336,7 +383,7 @@ class Supervisor:
             self._log.error("a worker did not stop in time and is ended", worker=worker.process.name)
             worker.process.kill()
             self._gone(worker)
-        self._settle()
+        self._settle(everything=True)
 
     # What is shown
 
@@ -421,6 +468,29 @@ class Supervisor:
                 }
             )
         return shown
+
+
+class _NamesFile:
+    """Notices when the file of security group names changes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen = self._stamp()
+
+    def changed(self) -> bool:
+        """Whether the file is another than when this was last asked."""
+        stamp = self._stamp()
+        changed, self._seen = stamp != self._seen, stamp
+        return changed
+
+    def _stamp(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            state = self._path.stat()
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_size
 
 
 def _final(worker: _Worker) -> Snapshot:

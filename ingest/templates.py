@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from ingest.decoders.fault import Fault
 from ingest.decoders.layout import Layout, Template
+from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.plan import Plan
 from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned
 
@@ -43,16 +47,18 @@ class TemplateStore:
     under way, and one datagram alone may be forged. One thread uses a store.
     """
 
-    def __init__(self, bounds: TemplateBounds | None = None) -> None:
+    def __init__(self, bounds: TemplateBounds | None = None, mapping: FieldMapping | None = None) -> None:
         self._bounds = bounds or TemplateBounds()
         self._known: dict[bytes, Known] = {}
         self._numbers: dict[bytes, int] = {}
         self._in_domain: Counter[bytes] = Counter()
         self._bytes = 0
         self._layouts: list[Layout | None] = []
-        self._plans: list[Plan | None] = []
+        self._plans: list[dict[int, Plan]] = []
+        self._mapping = mapping or FieldMapping()
         self._references: list[int] = []
         self._free: list[int] = []
+        self._unused: list[int] = []
         self._interned: dict[Layout, int] = {}
         self.evicted = 0
         """How many templates went to make room for others, ever."""
@@ -63,7 +69,7 @@ class TemplateStore:
     @property
     def layouts(self) -> int:
         """How many distinct layouts the templates have."""
-        return len(self._interned)
+        return len(self._interned) - sum(not self._references[number] for number in set(self._unused))
 
     def __iter__(self) -> Iterator[tuple[bytes, Template]]:
         """Every template by its key, of a redefined one all layouts, the oldest first: to learn again elsewhere."""
@@ -87,12 +93,32 @@ class TemplateStore:
             raise LookupError(f"layout {number} is not in use")
         return layout
 
-    def plan(self, number: int) -> Plan:
+    def variants(self, source: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """See :meth:`ingest.decoders.templates.Templates.variants`."""
+        return self._mapping.variants(source)
+
+    def plan(self, number: int, variant: int) -> Plan:
         """See :meth:`ingest.decoders.templates.Templates.plan`."""
-        plan = self._plans[number]
+        plan = self._plans[number].get(variant)
         if plan is None:
-            plan = self._plans[number] = Plan(self.layout(number))
+            layout = self.layout(number)
+            plan = self._plans[number][variant] = Plan(layout, self._mapping.rules(layout, variant))
         return plan
+
+    def map(self, mapping: FieldMapping) -> None:
+        """Use another mapping from the next batch on."""
+        self._mapping = mapping
+        self._plans = [{} for _ in self._plans]
+
+    def free_unused(self) -> None:
+        """Give back the numbers of layouts that no template refers to any more; called between two batches."""
+        for number in self._unused:
+            layout = self._layouts[number]
+            if layout is not None and self._references[number] == 0:
+                del self._interned[layout]
+                self._layouts[number], self._plans[number] = None, {}
+                self._free.append(number)
+        self._unused.clear()
 
     def learn(self, key: bytes, template: Template) -> Learned | Fault | None:
         """See :meth:`ingest.decoders.templates.Templates.learn`."""
@@ -138,11 +164,11 @@ class TemplateStore:
         if number is None:
             if self._free:
                 number = self._free.pop()
-                self._layouts[number], self._plans[number], self._references[number] = layout, None, 0
+                self._layouts[number], self._plans[number], self._references[number] = layout, {}, 0
             else:
                 number = len(self._layouts)
                 self._layouts.append(layout)
-                self._plans.append(None)
+                self._plans.append({})
                 self._references.append(0)
             self._interned[layout] = number
         self._references[number] += 1
@@ -152,9 +178,7 @@ class TemplateStore:
         for number in numbers:
             self._references[number] -= 1
             if self._references[number] == 0:
-                del self._interned[self.layout(number)]
-                self._layouts[number] = self._plans[number] = None
-                self._free.append(number)
+                self._unused.append(number)
 
     def _make_room(self) -> None:
         while len(self._known) > self._bounds.templates or self._bytes > self._bounds.total_bytes:

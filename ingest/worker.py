@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from ingest.config import IngestSettings
-from ingest.control import Channel, LogLevel, Observed, Partitions, Ready, Report, Stop, Templates
+from ingest.control import Channel, Facts, LogLevel, Mapped, Observed, Partitions, Ready, Report, Stop, Templates
 from ingest.decoders import Datagrams, Decoded, Unit
+from ingest.decoders.mapping import FieldMapping
 from ingest.outbox import MessageBounds, Outbox
 from ingest.pipeline import Pipeline
 from ingest.producer import RecordProducer, Refusal
@@ -40,9 +41,9 @@ OUTBOX_BYTES: Final = 256 << 20
 RECORD_BYTES: Final = 40
 """A flow record on the wire has about this many bytes or more: turns a bound of records into one of bytes."""
 
-PROTOCOL_LABELS: Final = {5: "v5", 9: "v9", 10: "ipfix"}
-LABEL_CODES: Final = ("v5", "v9", "ipfix", "unknown")
-TYPE_LABELS: Final = {"NETFLOW_V5": "v5", "NETFLOW_V9": "v9", "IPFIX": "ipfix"}
+PROTOCOL_LABELS: Final = {0: "sflow", 5: "v5", 9: "v9", 10: "ipfix"}
+LABEL_CODES: Final = (*PROTOCOL_LABELS.values(), "unknown")
+TYPE_LABELS: Final = {"SFLOW_5": "sflow", "NETFLOW_V5": "v5", "NETFLOW_V9": "v9", "IPFIX": "ipfix"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class WorkerArguments:
     """One a listener, in the order of the configuration."""
     connection: Connection
     name: str
+    mapping: FieldMapping
 
 
 def run_worker(arguments: WorkerArguments) -> None:
@@ -81,7 +83,7 @@ class Worker:
         self._receiver = Receiver(
             arguments.sockets, wake=self._channel.descriptor, max_bytes=config.batch.max_records * RECORD_BYTES
         )
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(decapsulate=config.decapsulate, mapping=arguments.mapping)
         self._sampling = SamplingRates(config.sampling.overrides, config.sampling.default)
         bounds = MessageBounds(
             config.message.max_records, config.message.max_bytes, config.message.max_age_ms * 1_000_000
@@ -141,6 +143,8 @@ class Worker:
         self._take(decoded)
         if decoded.heard:
             self._channel.send(Observed(tuple(decoded.heard)))
+        if decoded.facts:
+            self._channel.send(Facts(tuple(decoded.facts)))
         if decoded.learned:
             self._channel.send(Templates(tuple((item.key, item.template) for item in decoded.learned)))
 
@@ -197,6 +201,10 @@ class Worker:
                 self._partitions = message.count
             elif isinstance(message, Templates):
                 self._take(self._pipeline.learn(message.templates))
+            elif isinstance(message, Facts):
+                self._pipeline.options.learn(message.facts)
+            elif isinstance(message, Mapped):
+                self._pipeline.map(message.mapping)
             elif isinstance(message, LogLevel):
                 log.set_level(message.level)
             elif isinstance(message, Stop):

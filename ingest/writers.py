@@ -36,7 +36,7 @@ class TableWriter:
     def __init__(self, out: BinaryIO, console: Console | None = None) -> None:
         self._out = out
         self._console = console
-        self._table = FlowTable()
+        self._table = FlowTable(width=None if console is None else console.width)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the records' lines."""
@@ -45,7 +45,7 @@ class TableWriter:
             if self._console is None:
                 self._out.write(lines.plain.encode())
             else:
-                self._console.print(lines, end="")
+                self._console.print(lines, end="", no_wrap=True, overflow="ellipsis")
 
     def close(self) -> None:
         """Hand on what is buffered."""

@@ -44,6 +44,27 @@ def encode(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
+class Encoder:
+    """Encodes one message after the other, in memory that it keeps: cheaper than memory that grows with each message.
+
+    A message that does not fit into ``room_bytes`` is encoded all the same.
+    """
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room = pa.allocate_buffer(room_bytes)
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        """Return the value of one message, as :func:`encode` does."""
+        sink = pa.FixedSizeBufferWriter(self._room)
+        try:
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+        except OSError:
+            # There is no other error that writing to memory can meet than its end.
+            return bytes(encode(batch))
+        return bytes(self._room.slice(0, sink.tell()))
+
+
 def headers(records: int, producer: str) -> Headers:
     """Return the headers of a message of ``records`` records; ``producer`` names the instance that made it."""
     return [

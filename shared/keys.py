@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -113,13 +114,18 @@ class Slot:
         if isinstance(name, int):
             return self.items
         for section in self.sections:
-            if name in section.model_fields:
-                return Slot.of(section.model_fields[name])
+            for key, field in section.model_fields.items():
+                if name == (field.alias or key):
+                    return Slot.of(field)
         return self.entries[1] if self.entries else None
 
     def names(self) -> list[str]:
         """The names of the keys that may stand here."""
-        return list(dict.fromkeys(name for section in self.sections for name in section.model_fields))
+        return list(
+            dict.fromkeys(
+                field.alias or name for section in self.sections for name, field in section.model_fields.items()
+            )
+        )
 
     def allowed(self) -> str:
         """Say what may stand here, as in "true or false"."""
@@ -132,8 +138,8 @@ class Slot:
         said = [mark.text for mark in self.metadata if isinstance(mark, Allowed)]
         if said:
             return said[0]
-        if get_origin(self.annotation) is Literal:
-            values = [str(value) for value in get_args(self.annotation)]
+        values = self._values()
+        if values:
             return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
         if self.items:
             return f"a list, each of it {self.items.allowed()}"
@@ -143,6 +149,14 @@ class Slot:
         if self.sections:
             return f"a section with the keys {', '.join(self.names())}" if self.names() else "an empty section"
         return _WORDS.get(self.annotation, "a value") + self._bounds()
+
+    def _values(self) -> list[str]:
+        """The values of a closed list of them."""
+        if get_origin(self.annotation) is Literal:
+            return [str(value) for value in get_args(self.annotation)]
+        if isinstance(self.annotation, type) and issubclass(self.annotation, Enum):
+            return [str(member.value) for member in self.annotation]
+        return []
 
     def _bounds(self) -> str:
         low = next((mark.ge for mark in self._constraints() if isinstance(mark, annotated_types.Ge)), None)

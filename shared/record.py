@@ -7,7 +7,7 @@ multiplied by the sampling rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -185,6 +185,11 @@ COLUMN: Final[Mapping[str, Column]] = MappingProxyType({column.name: column for 
 POSITION: Final[Mapping[str, int]] = MappingProxyType({column.name: at for at, column in enumerate(COLUMNS)})
 
 
+def schema_of(columns: Iterable[Column]) -> pa.Schema:
+    """Columns as an Arrow schema, each field with its description, source and unit as metadata."""
+    return pa.schema([_field(column) for column in columns], metadata={"schema": str(SCHEMA_VERSION)})
+
+
 def _field(column: Column) -> pa.Field:
     metadata = {"description": column.description, "source": column.source}
     if column.unit is not None:
@@ -192,5 +197,5 @@ def _field(column: Column) -> pa.Field:
     return pa.field(column.name, column.type, metadata=metadata)
 
 
-SCHEMA: Final = pa.schema([_field(column) for column in COLUMNS], metadata={"schema": str(SCHEMA_VERSION)})
-"""All columns in their order, each field with its description, source and unit as metadata."""
+SCHEMA: Final = schema_of(COLUMNS)
+"""All columns in their order."""

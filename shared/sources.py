@@ -22,6 +22,9 @@ DEFAULT_FILE: Final = "sluiceway.yaml"
 STAGES: Final = ("ingest", "forwarder")
 """Sections that belong to one stage; the other stage leaves their content alone."""
 
+_KEYS: Final = frozenset({"tag:yaml.org,2002:str"})
+_NUMBER_KEYS: Final = frozenset({"tag:yaml.org,2002:int"})
+
 _FLAGS: Final[Mapping[str, bool]] = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
@@ -83,7 +86,7 @@ def read(model: type[BaseModel], section: str, path: Path | None, environ: Mappi
         ConfigError: the file cannot be read, is no YAML, or a variable is not the name of any key.
     """
     file = _find(path, environ)
-    written = Written() if file is None else _read_file(file)
+    written = Written() if file is None else read_file(file)
     for stage in STAGES:
         if stage != section and stage not in model.model_fields:
             written.tree.pop(stage, None)
@@ -120,7 +123,12 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def _read_file(path: Path) -> Written:
+def read_file(path: Path, *, numbers_as_keys: bool = False) -> Written:
+    """Read a YAML file of sections, with the line of every value.
+
+    Raises:
+        ConfigError: it cannot be read, or is no YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -135,7 +143,7 @@ def _read_file(path: Path) -> Written:
         node = loader.get_single_node()
         if node is None:
             return written
-        _locate(node, (), written, ())
+        _locate(node, (), written, (), _KEYS | _NUMBER_KEYS if numbers_as_keys else _KEYS)
         tree = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -153,7 +161,9 @@ def _read_file(path: Path) -> Written:
     return written
 
 
-def _locate(node: yaml.Node, path: KeyPath, written: Written, around: tuple[yaml.Node, ...]) -> None:
+def _locate(
+    node: yaml.Node, path: KeyPath, written: Written, around: tuple[yaml.Node, ...], keys: frozenset[str]
+) -> None:
     """Note the line of every value below ``node``; refuse keys that stand twice or are no text.
 
     Raises:
@@ -165,16 +175,16 @@ def _locate(node: yaml.Node, path: KeyPath, written: Written, around: tuple[yaml
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             written.origins[*path, position] = Origin(str(written.file), item.start_mark.line + 1)
-            _locate(item, (*path, position), written, around)
+            _locate(item, (*path, position), written, around, keys)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.tag == "tag:yaml.org,2002:merge":
-            _locate(value, path, written, around)
+            _locate(value, path, written, around, keys)
             continue
-        if key.tag != "tag:yaml.org,2002:str":
+        if key.tag not in keys:
             shown = key.value if isinstance(key, yaml.ScalarNode) else "of a list or map"
             raise ConfigError(
                 f"{written.file}:{line}: the key {shown} under {dotted(path) or 'the top'} is no text to YAML: put it in quotes"
@@ -186,7 +196,7 @@ def _locate(node: yaml.Node, path: KeyPath, written: Written, around: tuple[yaml
             )
         seen[key.value] = line
         written.origins[inner] = Origin(str(written.file), line)
-        _locate(value, inner, written, around)
+        _locate(value, inner, written, around, keys)
 
 
 def _drop_empty_sections(tree: dict[str, Any], slot: Slot) -> None:

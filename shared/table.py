@@ -70,19 +70,21 @@ class Heading:
 
 HEADINGS: Final = (
     Heading("time", 23, style="dim"),
-    Heading("exporter", 15),
+    Heading("exporter", 9),
     Heading("type", 5, style="dim"),
     Heading("proto", 6),
-    Heading("source", 21, style="cyan"),
+    Heading("source", 18, style="cyan"),
     Heading("", 1, style="dim"),
-    Heading("destination", 21, style="cyan"),
-    Heading("bytes", 9, right=True),
+    Heading("destination", 18, style="cyan"),
+    Heading("bytes", 7, right=True),
     Heading("packets", 7, right=True),
-    Heading("in", 4, right=True),
-    Heading("out", 4, right=True),
+    Heading("in", 3, right=True),
+    Heading("out", 3, right=True),
     Heading("rate", 4, right=True),
     Heading("more", 0, style="dim"),
 )
+YIELDING: Final = ("rate", "out", "in", "type", "exporter")
+"""Columns that are left out where the terminal is too narrow, in this order; before the last, the date is."""
 
 # What the last column tells where there is something to tell: what it is called, and the columns that it shows. Two
 # columns are a pair from source to destination.
@@ -113,6 +115,8 @@ _WANTED: Final = frozenset(
     }
 )
 
+_DATE_CHARS: Final = len("2023-11-14 ")
+
 Row = tuple[str, ...]
 
 
@@ -138,46 +142,76 @@ class FlowTable:
     """A table that grows at its end: what came before is not laid out again.
 
     Columns have a width that fits most, and become wider, never narrower, when a value needs it; the titles are then
-    repeated, as they are after every `repeat` lines.
+    repeated, as they are after every `repeat` lines. Where the columns are wider than `width`, some are left out.
     """
 
-    def __init__(self, *, heading: bool = True, repeat: int | None = None) -> None:
+    def __init__(self, *, heading: bool = True, repeat: int | None = None, width: int | None = None) -> None:
         self._widths = [max(heading.width, len(heading.title)) for heading in HEADINGS]
         self._heading = heading
         self._repeat = repeat
+        self._width = width
+        self._shown, self._dated = self._fitting()
         self._since_heading: int | None = None
 
     def lines(self, table: pa.Table | pa.RecordBatch) -> Text:
         """Return the lines of more records, each ended by a line break, in the colours of their columns."""
         rows = list(table_rows(table))
         text = Text(no_wrap=True, overflow="ellipsis")
-        if not rows:
-            return text
-        widths = [max(width, *(len(row[at]) for row in rows)) for at, width in enumerate(self._widths[:-1])] + [0]
-        grown = widths != self._widths
-        self._widths = widths
-        for at, row in enumerate(rows):
-            if self._heading and (self._is_due() or (grown and at == 0)):
-                self._append(text, [heading.title for heading in HEADINGS], ["bold"] * len(HEADINGS))
-                self._since_heading = 0
+        if rows and self._widen(rows) and self._since_heading is not None:
+            self._append_heading(text)
+        for row in rows:
+            if self._since_heading is None or (self._repeat is not None and self._since_heading >= self._repeat):
+                self._append_heading(text)
             self._append(text, row, [heading.style for heading in HEADINGS])
             self._since_heading = (self._since_heading or 0) + 1
         return text
 
-    def _is_due(self) -> bool:
-        if self._since_heading is None:
-            return True
-        return self._repeat is not None and self._since_heading >= self._repeat
+    def _widen(self, rows: Sequence[Row]) -> bool:
+        """Make room for the rows, and tell whether that moves the columns."""
+        before = (self._widths, self._shown, self._dated)
+        # Times have one width, and what is last may have any.
+        inner = [max(width, *(len(row[at]) for row in rows)) for at, width in enumerate(self._widths[1:-1], 1)]
+        self._widths = [self._widths[0], *inner, self._widths[-1]]
+        self._shown, self._dated = self._fitting()
+        return before != (self._widths, self._shown, self._dated)
+
+    def _fitting(self) -> tuple[list[int], bool]:
+        """Return the places of the columns that fit, `more` among them, which is cut if need be; and whether the date does."""
+        shown, dated = list(range(len(HEADINGS))), True
+        for title in (*YIELDING[:-1], None, *YIELDING[-1:]):
+            if self._width is None or self._total(shown, dated=dated) <= self._width:
+                break
+            if title is None:
+                dated = False
+            else:
+                shown.remove(next(at for at in shown if HEADINGS[at].title == title))
+        return shown, dated
+
+    def _total(self, shown: Sequence[int], *, dated: bool) -> int:
+        columns = sum(self._widths[at] + len(_gap(at)) for at in shown[:-1]) - len(_gap(shown[-2]))
+        return columns if dated else columns - _DATE_CHARS
+
+    def _append_heading(self, text: Text) -> None:
+        self._since_heading = 0
+        if self._heading:
+            self._append(text, [heading.title for heading in HEADINGS], ["bold"] * len(HEADINGS))
 
     def _append(self, text: Text, cells: Sequence[str], styles: Sequence[str]) -> None:
         # No line ends with blanks: what is last and empty is left out, and the column before it is aligned right.
-        shown = cells if cells[-1] else cells[:-1]
-        for at, (cell, style) in enumerate(zip(shown, styles, strict=False)):
-            width = self._widths[at]
-            text.append(cell.rjust(width) if HEADINGS[at].right else cell.ljust(width), style or None)
-            if at < len(shown) - 1:
-                text.append("  " if HEADINGS[at].title and HEADINGS[at + 1].title else " ")
+        shown = self._shown if cells[-1] else self._shown[:-1]
+        for at in shown:
+            cell, width = cells[at], self._widths[at]
+            if at == 0 and not self._dated:
+                cell, width = cell[_DATE_CHARS:] or cell, width - _DATE_CHARS
+            text.append(cell.rjust(width) if HEADINGS[at].right else cell.ljust(width), styles[at] or None)
+            if at != shown[-1]:
+                text.append(_gap(at))
         text.append("\n")
+
+
+def _gap(at: int) -> str:
+    """What stands between a column and the next: the arrow is close to what it joins."""
+    return " " if "" in {HEADINGS[at].title, HEADINGS[min(at + 1, len(HEADINGS) - 1)].title} else "  "
 
 
 def _row(record: Mapping[str, Any]) -> Row:

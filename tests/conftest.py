@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from deploy.local.kafka import (
     HERE,
@@ -24,6 +25,10 @@ from deploy.local.kafka import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ class FakeMessage:
     at: tuple[int, int]
     append_ms: int
     content: bytes | None
-    pairs: tuple[tuple[str, bytes], ...]
+    pairs: tuple[tuple[str, str | bytes | None], ...]
 
     def partition(self) -> int:
         """Its partition."""
@@ -140,7 +140,7 @@ class FakeMessage:
         """Kind of time, and when the broker appended it, in milliseconds."""
         return TIMESTAMP_LOG_APPEND_TIME, self.append_ms
 
-    def headers(self) -> list[tuple[str, bytes]]:
+    def headers(self) -> list[tuple[str, str | bytes | None]]:
         """Its headers."""
         return list(self.pairs)
 
@@ -161,7 +161,7 @@ class FakeTopic:
     lows: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def append(
-        self, partition: int, append_ms: int, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+        self, partition: int, append_ms: int, value: bytes | None, headers: Sequence[tuple[str, str | bytes | None]]
     ) -> FakeMessage:
         """Append a message, and return it."""
         message = FakeMessage((partition, len(self.messages[partition])), append_ms, value, tuple(headers))
@@ -208,7 +208,17 @@ class FakeLog:
         """Take partitions away as if we had been away."""
         self._orders.append(lambda: self._forget(numbers))
 
-    def poll(self, max_messages: int, timeout: float) -> Sequence[FakeMessage]:  # noqa: ARG002 - it waits a moment
+    def order(self, what: Callable[[], None]) -> None:
+        """Do something inside the next poll, before it reads."""
+        self._orders.append(what)
+
+    def pass_by(self, number: int, low: int) -> None:
+        """Let the log's start pass the reader of a partition; called inside a poll."""
+        self.topic.lows[number] = low
+        self.listener.expired(self.ours[number], low)
+        self.ours[number].position = low
+
+    def poll(self, max_messages: int, timeout: float) -> Sequence[FakeMessage]:
         """Return what is there."""
         self.polls += 1
         if self.failure is not None:
@@ -252,6 +262,7 @@ class FakeLog:
         """Learn where the partitions end."""
         for partition in self.ours.values():
             partition.high = self.topic.end(partition.number)
+            partition.ended = partition.position >= partition.high
 
     def close(self) -> None:
         """Commit, and leave."""
@@ -284,5 +295,3 @@ class FakeLog:
         for number in numbers:
             del self.ours[number]
         self.listener.gone(numbers)
-
-

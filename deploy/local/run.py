@@ -5,6 +5,7 @@ starts. At the end the generator stops and says what it sent, the lake gets the 
 and Kafka stops if it was started here. RUN_SECONDS=N in the environment ends it after N seconds of traffic, as Ctrl-C would.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -60,18 +61,12 @@ class LocalRun:
     def require_ports(self) -> None:
         """Raise RunFailed when another program has a port that we need: said before anything is started."""
         for kind, address in self._addresses():
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            with socket.socket(family, kind) as probe:
-                if kind is socket.SOCK_STREAM:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((address.host, address.port))
-                except OSError as error:
-                    protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
-                    raise RunFailed(
-                        f"{protocol} port {address.port} is not to be had ({error.strerror}): stop the program that "
-                        f"uses it, or choose another one in {self._environ['SLUICEWAY_CONFIG']}"
-                    ) from error
+            if (reason := why_not_bound(kind, address)) is not None:
+                protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+                raise RunFailed(
+                    f"{protocol} port {address.port} is not to be had ({reason}): stop the program that uses it, "
+                    f"or choose another one in {self._environ['SLUICEWAY_CONFIG']}"
+                )
 
     def start_stages(self, bootstrap_servers: str, stop: threading.Event) -> None:
         """Start ingest and forwarder, and return when both are ready or a stop is asked for."""
@@ -194,6 +189,20 @@ class LocalRun:
     @staticmethod
     def _stage(http: HttpConfig) -> Stage:
         return Stage(parse_host_port(http.listen).port, http.token.get_secret_value() if http.token else None)
+
+
+def why_not_bound(kind: socket.SocketKind, address: HostPort) -> str | None:
+    """Why an address cannot be listened on, None when it can, or when only the stage itself can tell."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    except OSError as error:
+        # Where IPv6 is off, [::] fails here, and the stage listens on IPv4 instead.
+        return error.strerror if error.errno in {errno.EADDRINUSE, errno.EACCES} else None
+    return None
 
 
 def run(environ: Mapping[str, str], stop: threading.Event, console: Console) -> int:

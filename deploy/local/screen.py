@@ -71,7 +71,7 @@ class Screen:
 
     def tell_lake(self) -> None:
         """Say where the lake is, and a command that asks it; not broken into lines, so that it can be copied."""
-        self._plain(f"\nThe lake is in {self._lake.path.resolve()}; ask it in another terminal, for example by")
+        self._plain(f"\nThe lake is in {self._lake.path.resolve()}; ask it, for example by")
         self._plain(f"\n{self._lake.query()}\n")
 
     def _table(self, sample: Sample, rates: Mapping[str, float]) -> Table:

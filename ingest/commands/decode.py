@@ -72,7 +72,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="show counter samples instead of flows (sFlow has them, and is not decoded yet: there are none)",
     )
-    parser.add_argument("--mapping", type=Path, metavar="FILE", help="custom fields; not supported yet")
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        metavar="FILE",
+        help="file that maps further elements to columns, and names security groups",
+    )
     parser.add_argument(
         "--ledger", type=Path, metavar="FILE", help="write there as JSON what was read and what was lost"
     )
@@ -87,22 +92,24 @@ def run(arguments: argparse.Namespace) -> int:
         BrokenPipeError: whoever read standard output is gone.
     """
     chosen = arguments.format or (TABLE if sys.stdout.isatty() else JSON)
-    if arguments.mapping is not None:
-        raise ConfigError("--mapping: custom fields are not supported yet; leave it out")
     if chosen in BINARY and sys.stdout.isatty():
         raise ConfigError(f"--format {chosen} writes bytes that a terminal cannot show: redirect it, > flows.{chosen}")
 
     # What decodes and what reads captures is loaded when it is known to be needed: help comes at once.
     from ingest.captures import Captures
+    from ingest.mapping import load_mapping
     from ingest.parking import ParkingBounds
     from ingest.pipeline import Pipeline
 
     with ExitStack() as stack:
-        ledger_file = None if arguments.ledger is None else stack.enter_context(_writable(arguments.ledger))
         progress = _Progress()
         captures = Captures(arguments.files, advance=progress.advance)
         size = captures.check()
-        pipeline = Pipeline(parking=ParkingBounds(total_bytes=WAITING_BYTES, exporter_bytes=WAITING_BYTES))
+        ledger_file = None if arguments.ledger is None else stack.enter_context(_writable(arguments.ledger))
+        pipeline = Pipeline(
+            parking=ParkingBounds(total_bytes=WAITING_BYTES, exporter_bytes=WAITING_BYTES),
+            mapping=load_mapping(arguments.mapping),
+        )
         writer = _writer(chosen, counters=arguments.counters)
         stack.callback(progress.close)
         progress.start(size)

@@ -96,3 +96,24 @@ def number_lists(values: npt.NDArray[np.uint32], present: Mask) -> pa.ListArray:
     flat = primitive(values[present], pa.uint32())
     validity = pa.py_buffer(np.packbits(count > 0, bitorder="little"))
     return pa.Array.from_buffers(pa.list_(pa.uint32()), len(values), [validity, pa.py_buffer(offsets)], children=[flat])
+
+
+def compacted(indices: npt.NDArray[np.int64], valid: Mask | None, dictionary: pa.StringArray) -> pa.DictionaryArray:
+    """A dictionary column whose dictionary has only what its rows use."""
+    used = np.zeros(len(dictionary), np.bool_)
+    used[indices if valid is None else indices[valid]] = True
+    number = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    rows = primitive(np.maximum(number[indices], 0), pa.int32(), valid)
+    return pa.DictionaryArray.from_arrays(rows, dictionary.take(pa.array(np.flatnonzero(used))))
+
+
+def where_valid(column: pa.DictionaryArray, other: pa.Array) -> pa.DictionaryArray:
+    """The column, null where ``other`` is null."""
+    return pa.DictionaryArray.from_arrays(pc.if_else(other.is_valid(), column.indices, None), column.dictionary)
+
+
+def coalesced(first: pa.DictionaryArray, second: pa.DictionaryArray) -> pa.DictionaryArray:
+    """What ``first`` has, and ``second`` where that is null."""
+    if first.null_count == 0:
+        return first
+    return pc.coalesce(first.dictionary_decode(), second.dictionary_decode()).dictionary_encode()

@@ -2,9 +2,8 @@
 
 A rule names a column, how its value is written on the wire, and the elements that can give it, the best first.
 Elements are (enterprise number, element id); enterprise 0 is IANA's registry, which NetFlow v9 shares below 32768.
-Cisco's own NetFlow v9 types, from 32768 on, are the same elements that IPFIX carries with enterprise number 9 and
-32768 less: :func:`cisco` names both. Sources: the IANA IPFIX registry; RFC 3954 §8; RFC 5103 for reverse elements;
-Wireshark's dissector for Cisco's types.
+What vendors add stands in the profiles (ingest/profiles). Sources: the IANA IPFIX registry; RFC 3954 §8; RFC 5103 for
+reverse elements.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ Element = tuple[int, int]
 
 REVERSE: Final = 29305
 """Enterprise number that turns an IANA element's direction round (RFC 5103 §6.1)."""
-CISCO: Final = 9
 JUNIPER: Final = 2636
 SYSTEM_INIT_MS: Final[Element] = (0, 160)
 
@@ -58,17 +56,14 @@ class Source:
 class Rule:
     """A column and the elements that fill it, the best first.
 
-    With ``zero_yields`` a zero (an address of zeros) gives way to the next element that is there.
+    With ``zero_yields`` a zero (an address of zeros) gives way to the next element that is there. ``mapped`` tells how
+    an element that a mapping gives to the column is written, where no source tells.
     """
 
     column: str
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
     zero_yields: bool = False
-
-
-def cisco(v9_type: int) -> tuple[Element, Element]:
-    """One of Cisco's types from 32768 on, as NetFlow v9 and as IPFIX carry it."""
-    return (0, v9_type), (CISCO, v9_type - 0x8000)
+    mapped: tuple[Wire, ...] = ()
 
 
 def _rule(column: str, wire: Wire, *elements: int | Element, zero_yields: bool = False) -> Rule:
@@ -89,11 +84,11 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule("packets", Wire.UINT, 2, 86, 24, 298),
     _rule("flows", Wire.UINT, 3),
-    _addresses("src_addr", (8, *cisco(45004)), (27, *cisco(45006))),
-    _addresses("dst_addr", (12, *cisco(45005)), (28, *cisco(45007))),
+    _addresses("src_addr", (8,), (27,)),
+    _addresses("dst_addr", (12,), (28,)),
     _rule("proto", Wire.UINT, 4),
-    _rule("src_port", Wire.UINT, 7, 180, 182, *cisco(45008), zero_yields=True),
-    _rule("dst_port", Wire.UINT, 11, 181, 183, *cisco(45009), zero_yields=True),
+    _rule("src_port", Wire.UINT, 7, 180, 182, zero_yields=True),
+    _rule("dst_port", Wire.UINT, 11, 181, 183, zero_yields=True),
     _rule("tcp_flags", Wire.UINT, 6),
     _rule("ip_tos", Wire.UINT, 5),
     _rule("ip_ttl", Wire.UINT, 192, 52),
@@ -141,21 +136,21 @@ RULES: Final[tuple[Rule, ...]] = (
         (Source((0, 89), Wire.UINT), Source((JUNIPER, 137), Wire.COMMON_PROPERTIES, 2)),
     ),
     _rule("flow_end_reason", Wire.UINT, 136),
-    _rule("src_sgt", Wire.UINT, *cisco(34000), (CISCO, 34000)),
-    _rule("dst_sgt", Wire.UINT, *cisco(34001), (CISCO, 34001)),
-    _rule("src_sgt_name", Wire.NAME, *cisco(34002), (CISCO, 34002)),
-    _rule("dst_sgt_name", Wire.NAME, *cisco(34003), (CISCO, 34003)),
+    Rule("src_sgt", mapped=(Wire.UINT,)),
+    Rule("dst_sgt", mapped=(Wire.UINT,)),
+    Rule("src_sgt_name", mapped=(Wire.NAME,)),
+    Rule("dst_sgt_name", mapped=(Wire.NAME,)),
     _rule("ingress_vrf_id", Wire.UINT, 234),
     _rule("egress_vrf_id", Wire.UINT, 235),
-    _addresses("nat_src_addr", (225, (0, 40001)), (281,)),
-    _addresses("nat_dst_addr", (226, (0, 40002)), (282,)),
-    _rule("nat_src_port", Wire.UINT, 227, (0, 40003)),
-    _rule("nat_dst_port", Wire.UINT, 228, (0, 40004)),
+    _addresses("nat_src_addr", (225,), (281,)),
+    _addresses("nat_dst_addr", (226,), (282,)),
+    _rule("nat_src_port", Wire.UINT, 227),
+    _rule("nat_dst_port", Wire.UINT, 228),
     _rule("nat_event", Wire.UINT, 230),
-    _rule("firewall_event", Wire.UINT, 233, (0, 40005)),
+    _rule("firewall_event", Wire.UINT, 233),
     _rule("application_id", Wire.APPLICATION, 95),
     _rule("application_name", Wire.NAME, 96),
-    _rule("user_name", Wire.NAME, 371, (0, 40000)),
+    _rule("user_name", Wire.NAME, 371),
     _rule("vni", Wire.SEGMENT, 351),
     _rule("wlan_ssid", Wire.TEXT, 147),
     _rule("wlan_client_mac", Wire.MAC, 365),
@@ -168,6 +163,9 @@ RESPONDER: Final[tuple[Rule, ...]] = (
     _rule("packets", Wire.UINT, 299),
 )
 """Counters of the other direction, beside 231 and 298. Huawei uses 232 with two bytes for something else."""
+
+SAMPLERS: Final[tuple[Element, ...]] = ((0, 302), (0, 48))
+"""The id of the selector, or of the sampler, that options data tell the rate of."""
 
 MPLS_LABELS: Final = tuple((0, number) for number in range(70, 80))
 
@@ -215,7 +213,9 @@ EXCHANGED: Final = (
     ("src_sgt", "dst_sgt"),
     ("src_sgt_name", "dst_sgt_name"),
     ("in_if", "out_if"),
+    ("in_if_name", "out_if_name"),
     ("ingress_vrf_id", "egress_vrf_id"),
+    ("ingress_vrf_name", "egress_vrf_name"),
     ("nat_src_addr", "nat_dst_addr"),
     ("nat_src_port", "nat_dst_port"),
 )

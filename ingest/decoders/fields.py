@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.decoders import columns
-from ingest.decoders.layout import VARIABLE, Layout
+from ingest.decoders.layout import Layout
 
 Octets = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -23,11 +23,20 @@ class Fields(Protocol):
     def uint(self, at: int) -> npt.NDArray[np.unsignedinteger]:
         """Values of an unsigned field in the machine's byte order, as wide as it was sent or wider; [count].
 
-        Of a field longer than 8 bytes the last 8 count.
+        Of a field longer than 8 bytes the last 8 count; what is not there is 0, see :meth:`told`.
         """
 
     def octets(self, at: int, width: int) -> Octets | None:
-        """The bytes of a field that must have ``width`` of them, [count, width]; None when it has another length."""
+        """The bytes of a field that must have ``width`` of them, [count, width]; None when it has another length.
+
+        Of variable length it may have another in some records: zeros, see :meth:`told`.
+        """
+
+    def told(self, at: int, width: int | None = None) -> npt.NDArray[np.bool_] | None:
+        """Which records have a field, [count]: it has ``width`` bytes, or without one those of a number, 1 to 8.
+
+        None where all have it, as they do when its length is fixed and the layout was asked before.
+        """
 
     def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
         """The bytes of a field, padded with zeros at the end, [count, widest], and how many each has, [count]."""
@@ -69,6 +78,10 @@ class FixedFields:
         """See :meth:`Fields.octets`."""
         field = self._field(at)
         return field if field.shape[1] == width else None
+
+    def told(self, at: int, width: int | None = None) -> npt.NDArray[np.bool_] | None:  # noqa: ARG002
+        """See :meth:`Fields.told`."""
+        return None
 
     def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
         """See :meth:`Fields.padded`."""
@@ -117,6 +130,14 @@ class VariableFields:
         inside = np.minimum(self._starts[at][:, None] + np.arange(width), len(self._buffer) - 1)
         return np.where(fits[:, None], self._buffer[inside], 0).astype(np.uint8)
 
+    def told(self, at: int, width: int | None = None) -> npt.NDArray[np.bool_] | None:
+        """See :meth:`Fields.told`."""
+        length = self._lengths[at]
+        if isinstance(length, int):
+            return None
+        has: npt.NDArray[np.bool_] = (length >= 1) & (length <= 8) if width is None else length == width
+        return None if has.all() else has
+
     def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
         """See :meth:`Fields.padded`."""
         length = self._lengths[at]
@@ -149,4 +170,4 @@ def present(layout: Layout) -> dict[tuple[int, int], int]:
 
 def width(layout: Layout, at: int) -> int:
     """Bytes of a field, or a number larger than any when it varies."""
-    return VARIABLE if layout.version == 10 and layout.fields[at].length == VARIABLE else layout.fields[at].length
+    return layout.fields[at].length

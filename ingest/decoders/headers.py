@@ -90,8 +90,27 @@ class Heard:
 
 
 def gather(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
-    """Bytes at ``at`` and the ``width`` - 1 after them, [n, width]."""
-    taken: npt.NDArray[np.uint8] = buffer[at[:, None] + np.arange(width)]
+    """Bytes at ``at`` and the ``width`` - 1 after them, all of which the buffer has, [n, width]."""
+    if len(at) == 0:
+        return np.zeros((0, width), np.uint8)
+    # All windows of this width, as a view: taking rows of it copies each in one go.
+    view = np.lib.stride_tricks.as_strided(buffer, (len(buffer) - width + 1, width), (1, 1), writeable=False)
+    taken: npt.NDArray[np.uint8] = view[at]
+    return taken
+
+
+def windows(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
+    """The same where the buffer may end before the window does: what lies beyond is zeros."""
+    inside = at + width <= len(buffer)
+    if inside.all():
+        return gather(buffer, at, width)
+    taken = np.zeros((len(at), width), np.uint8)
+    if inside.any():
+        taken[inside] = gather(buffer, at[inside], width)
+    begin = max(0, len(buffer) - width)
+    tail = np.concatenate([buffer[begin:], np.zeros(width, np.uint8)])
+    # What begins beyond the end is zeros altogether.
+    taken[~inside] = gather(tail, np.minimum(at[~inside], len(buffer)) - begin, width)
     return taken
 
 
@@ -105,10 +124,10 @@ def word32(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint32]:
     return np.ascontiguousarray(octets[:, at : at + 4]).view(">u4")[:, 0].astype(np.uint32)
 
 
-def identities(datagrams: Datagrams, rows: Index) -> npt.NDArray[np.uint64]:
-    """Hash the source's address and the bytes of each datagram, in one go by way of the free bytes before it."""
+def identities(datagrams: Datagrams, rows: Index, sampler: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Hash the sampler's address, [n, 16], and the bytes of each datagram, by way of the free bytes before it."""
     begin = datagrams.offset[rows] - HEADROOM_BYTES
-    datagrams.buffer[begin[:, None] + np.arange(HEADROOM_BYTES)] = datagrams.source[rows]
+    datagrams.buffer[begin[:, None] + np.arange(HEADROOM_BYTES)] = sampler
     end = datagrams.offset[rows] + datagrams.length[rows]
     view = memoryview(datagrams.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
     pieces = map(view.__getitem__, map(slice, begin.tolist(), end.tolist()))

@@ -10,7 +10,10 @@ from typing import Final, NamedTuple
 from ingest.decoders.fault import Fault, Oddity
 
 VARIABLE: Final = 65535
-"""The length that announces a field of variable length in IPFIX (RFC 7011 §7)."""
+"""The length that announces a field of variable length (RFC 7011 §7).
+
+NetFlow v9 does not define it, and H3C sends it there all the same; no field of that many bytes fits a datagram.
+"""
 
 V9_SCOPE: Final = 1 << 32
 """Stands in the place of the enterprise number for NetFlow v9 scope types (RFC 3954 §6.1), which no element shares."""
@@ -39,13 +42,11 @@ class Layout:
     @property
     def variable(self) -> bool:
         """Whether records of this layout differ in length."""
-        return self.version == 10 and any(field.length == VARIABLE for field in self.fields)
+        return any(field.length == VARIABLE for field in self.fields)
 
     @property
     def shortest_record(self) -> int:
         """Bytes of the shortest record; a variable-length field has at least its length byte."""
-        if self.version != 10:
-            return sum(field.length for field in self.fields)
         return sum(1 if field.length == VARIABLE else field.length for field in self.fields)
 
 
@@ -69,14 +70,14 @@ def read_templates(version: int, options: bool, body: bytes) -> Iterator[Templat
         template_id, count = struct.unpack_from("!HH", body, at)
         if template_id == 0 and not any(body[at:]):
             return
-        if template_id < FIRST_DATA_SET:
-            # 2 and 3 with no field withdraw all templates in IPFIX; anything else is nonsense.
-            yield Oddity.WITHDRAWAL_IGNORED if version == 10 and count == 0 else Fault.BAD_TEMPLATE
-            return
         if version == 10 and count == 0:
+            # Of one template, or by the identifiers 2 and 3 of all.
             yield Oddity.WITHDRAWAL_IGNORED
             at += 4
             continue
+        if template_id < FIRST_DATA_SET:
+            yield Fault.BAD_TEMPLATE
+            return
         begin, at, scopes = at, at + 4, 0
         if options:
             if end - at < 2:

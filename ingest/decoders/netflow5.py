@@ -76,6 +76,8 @@ def decode_netflow5(datagrams: Datagrams, rows: Index, decoded: Decoded) -> None
     keep = sane & (room > 0)
     decoded.oddity(Oddity.COUNT_MISMATCH, keep & (room < counted))
     rows, head, counted, room = rows[keep], head[keep], counted[keep], room[keep]
+    ends = HEADER_BYTES + counted * RECORD_BYTES
+    decoded.trailing(datagrams.buffer, datagrams.offset[rows] + ends, datagrams.length[rows] - ends)
     if len(rows) == 0:
         return
     headers = Headers(
@@ -86,7 +88,7 @@ def decode_netflow5(datagrams: Datagrams, rows: Index, decoded: Decoded) -> None
         exported_ns=word32(head, 8).astype(np.int64) * 1_000_000_000 + word32(head, 12).astype(np.int64),
         uptime_ms=word32(head, 4),
         received_ns=datagrams.received_ns[rows],
-        identity=identities(datagrams, rows),
+        identity=identities(datagrams, rows, datagrams.source[rows]),
         source_port=datagrams.source_port[rows],
     )
     whole = np.minimum(counted, room)

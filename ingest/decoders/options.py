@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,11 @@ import pyarrow as pa
 from ingest.decoders import columns
 from ingest.decoders.fields import Fields
 from ingest.decoders.layout import V9_SCOPE, VARIABLE, Layout
-from ingest.decoders.plan import Origin
+from ingest.decoders.plan import Origin, applications
 from shared.record import ADDRESS, TIME
+
+APPLICATION_ID: Final = (0, 95)
+SAMPLING_PROBABILITY: Final = (0, 311)
 
 TEXT_ELEMENTS: Final = frozenset(
     {(0, element) for element in (82, 83, 84, 94, 96, 147, 236, 335, 340, 341, 372, 373, 374, 34002, 34003)}
@@ -28,7 +32,16 @@ def column_name(layout: Layout, at: int) -> str:
     return f"{scope}{enterprise}:{field.element}"
 
 
-def decode_options(layout: Layout, fields: Fields, origin: Origin) -> pa.RecordBatch:
+@dataclass(frozen=True, slots=True, eq=False)
+class OptionsData:
+    """Options records of one layout."""
+
+    layout: Layout
+    batch: pa.RecordBatch
+    """A column a field, named by :func:`column_name`, beside who sent them and when."""
+
+
+def decode_options(layout: Layout, fields: Fields, origin: Origin) -> OptionsData:
     """Options records of one layout: a column a field, beside who sent them and when."""
     made: dict[str, pa.Array] = {
         "sampler_address": columns.primitive(origin.source, ADDRESS),
@@ -38,7 +51,14 @@ def decode_options(layout: Layout, fields: Fields, origin: Origin) -> pa.RecordB
     for at, field in enumerate(layout.fields):
         if field.length == 0:
             continue
-        if (field.enterprise, field.element) in TEXT_ELEMENTS:
+        if (field.enterprise, field.element) == APPLICATION_ID:
+            made[column_name(layout, at)] = applications(fields, at)
+        elif (field.enterprise, field.element) == SAMPLING_PROBABILITY and field.length in {4, 8}:
+            share = fields.octets(at, field.length)
+            if share is not None:
+                values = np.ascontiguousarray(share).view(f">f{field.length}")[:, 0].astype(np.float64)
+                made[column_name(layout, at)] = columns.primitive(values, pa.float64())
+        elif (field.enterprise, field.element) in TEXT_ELEMENTS:
             made[column_name(layout, at)] = fields.text(at)
         elif field.length <= 8:
             made[column_name(layout, at)] = columns.primitive(fields.uint(at).astype(np.uint64), pa.uint64())
@@ -46,4 +66,4 @@ def decode_options(layout: Layout, fields: Fields, origin: Origin) -> pa.RecordB
             octets = fields.octets(at, field.length)
             if octets is not None:
                 made[column_name(layout, at)] = columns.primitive(octets, pa.binary(field.length))
-    return pa.RecordBatch.from_pydict(made)
+    return OptionsData(layout, pa.RecordBatch.from_pydict(made))

@@ -13,10 +13,13 @@ import pyarrow as pa
 
 from ingest.decoders import columns, elements
 from ingest.decoders.elements import Clock, Element, Rule, Wire
+from ingest.decoders.enrich import Asked, Sampled, values_of
+from ingest.decoders.extra import extra_column
 from ingest.decoders.fault import Oddity
 from ingest.decoders.fields import Fields, present, width
 from ingest.decoders.headers import Headers, Index
 from ingest.decoders.layout import VARIABLE, Layout
+from ingest.decoders.mapping import Rules
 from shared.record import CLOCK, COLUMN, POSITION, TIME
 
 Mask = npt.NDArray[np.bool_]
@@ -29,11 +32,14 @@ ETYPE_IPV6: Final = 0x86DD
 IPV4_PREFIX: Final = np.frombuffer(b"\x00\x00\xff\xff", np.uint32)[0]
 """The third 32-bit word of an IPv4 address mapped to IPv6, in the machine's byte order."""
 NTP_TO_UNIX_SECONDS: Final = 2_208_988_800
+UPTIME_TURN_MS: Final = 1 << 32
 LAST_MILLISECOND: Final = np.iinfo(np.int64).max // 1_000_000
+TIMES: Final = (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END))
 ICMP: Final = 1
 ICMPV6: Final = 58
 
-TYPE_NAMES: Final = {5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
+TYPE_NAMES: Final = {0: "SFLOW_5", 5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
+"""By version word; sFlow's has 32 bits, of which the upper 16 are 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +58,17 @@ class Origin:
     """Hash of sampler and datagram."""
     position: npt.NDArray[np.int64]
     """Where the record begins in its datagram, in bytes."""
+    booted_ms: npt.NDArray[np.int64] | None = None
+    """When the exporter's uptime began, by its options data; negative where it did not tell."""
 
     @classmethod
-    def spread(cls, headers: Headers, of: Index, position: npt.NDArray[np.int64]) -> Origin:
+    def spread(
+        cls,
+        headers: Headers,
+        of: Index,
+        position: npt.NDArray[np.int64],
+        booted_ms: npt.NDArray[np.int64] | None = None,
+    ) -> Origin:
         """What the headers' rows ``of`` tell, one for each record."""
         return cls(
             source=headers.source[of],
@@ -65,6 +79,7 @@ class Origin:
             received_ns=headers.received_ns[of],
             identity=headers.identity[of],
             position=position,
+            booted_ms=booted_ms,
         )
 
 
@@ -116,34 +131,53 @@ def ordered(made: Columns) -> pa.RecordBatch:
 class Plan:
     """Turns the records of one layout into columns. Made once a layout; holds no state between calls."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, rules: Rules | None = None) -> None:
         self.layout = layout
+        rules = rules or Rules()
         places = present(layout)
         self._places = places
-        self._steps = [step for rule in elements.RULES if (step := _step(rule, layout, places)) is not None]
-        self._reverse_steps = self._compile_reverse(layout, places)
+        self._steps = [step for rule in rules.rules if (step := _step(rule, layout, places)) is not None]
+        self._extras = [
+            (one.extra, places[one.element], one.written_as)
+            for one in rules.extras
+            if one.extra is not None and one.element in places
+        ]
+        self._reverse_places = {
+            **{element: at for element, at in places.items() if element == elements.SYSTEM_INIT_MS},
+            **{(0, element): at for (enterprise, element), at in places.items() if enterprise == elements.REVERSE},
+        }
+        self._reverse_steps = self._compile_reverse(rules, layout, places, self._reverse_places)
 
     @staticmethod
-    def _compile_reverse(layout: Layout, places: Places) -> list[_Step]:
-        reverse = {(0, element): at for (enterprise, element), at in places.items() if enterprise == elements.REVERSE}
-        steps = [step for rule in elements.RULES if (step := _step(rule, layout, reverse)) is not None]
+    def _compile_reverse(rules: Rules, layout: Layout, places: Places, reverse: Places) -> list[_Step]:
+        steps = [step for rule in rules.rules if (step := _step(rule, layout, reverse)) is not None]
         made = {step.column for step in steps}
         responder = [step for rule in elements.RESPONDER if (step := _step(rule, layout, places)) is not None]
         return steps + [step for step in responder if step.column not in made]
 
-    def decode(self, fields: Fields, origin: Origin) -> tuple[list[pa.RecordBatch], Counter[Oddity]]:
-        """Turn records into batches: one, and a second of what flowed the other way when the layout has that."""
+    def decode(
+        self, fields: Fields, origin: Origin, asked: Asked | None = None
+    ) -> tuple[list[pa.RecordBatch], Counter[Oddity]]:
+        """Turn records into batches: one, and a second of what flowed the other way when the layout has that.
+
+        What options data told of their exporters is joined to the records when there is ``asked`` for it.
+        """
         oddities: Counter[Oddity] = Counter()
         made = common_columns(self.layout.version, origin)
         for step in self._steps:
             made[step.column] = step.run(fields, oddities)
-        self._times(made, fields, origin, self._places)
+        self._times(made, fields, origin, oddities)
         self._etype(made, fields)
         self._icmp(made)
         self._labels(made, fields)
         rate = _sampling_rate(fields, self._places, oddities)
+        if asked is not None:
+            rate = asked.enrichment.rates(rate, self._sampled(made, fields, asked))
+            asked.enrichment.join(made, asked.exporters)
         if rate is not None:
             made["sampling_rate"] = rate
+        if self._extras:
+            made["extra"] = extra_column(fields, self._extras)
         if "flows" not in made:
             made["flows"] = columns.primitive(np.ones(fields.count, np.uint64), pa.uint64())
         if not self._reverse_steps:
@@ -154,6 +188,16 @@ class Plan:
         if reverse is not None:
             batches.append(reverse)
         return batches, oddities
+
+    def _sampled(self, made: Columns, fields: Fields, asked: Asked) -> Sampled:
+        """By what options data may tell the sampling rate of these records."""
+        sampler = next((self._places[element] for element in elements.SAMPLERS if element in self._places), None)
+        return Sampled(
+            asked.domains,
+            samplers=None if sampler is None else fields.uint(sampler).astype(np.int64),
+            templates=asked.templates,
+            interfaces=None if "in_if" not in made else values_of(made["in_if"]).astype(np.int64),
+        )
 
     def _reversed(
         self, forward: Columns, fields: Fields, origin: Origin, oddities: Counter[Oddity]
@@ -170,13 +214,10 @@ class Plan:
                 made[one] = second
         for step in self._reverse_steps:
             made[step.column] = step.run(fields, oddities)
-        reverse = {
-            (0, element): at for (enterprise, element), at in self._places.items() if enterprise == elements.REVERSE
-        }
-        for column, clocks in (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END)):
-            told = _told_time(clocks, reverse, fields, origin)
+        for column, clocks in TIMES:
+            told = _told_time(clocks, self._reverse_places, fields, origin)
             if told is not None:
-                made[column] = columns.primitive(told[0], TIME, told[1])
+                made[column] = _time(*told, oddities)
         made["record_id"] = columns.primitive(record_ids(origin.identity, origin.position, 1), pa.uint64())
         made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 2, np.uint8), pa.uint8())
         something = np.zeros(fields.count, np.bool_)
@@ -188,11 +229,10 @@ class Plan:
         batch = ordered(made)
         return batch if something.all() else batch.filter(pa.array(something))
 
-    def _times(self, made: Columns, fields: Fields, origin: Origin, places: Places) -> None:
-        for column, clocks in (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END)):
-            told = _told_time(clocks, places, fields, origin)
-            values, valid = (origin.exported_ns, None) if told is None else told
-            made[column] = columns.primitive(values, TIME, valid)
+    def _times(self, made: Columns, fields: Fields, origin: Origin, oddities: Counter[Oddity]) -> None:
+        for column, clocks in TIMES:
+            told = _told_time(clocks, self._places, fields, origin)
+            made[column] = _time(*((origin.exported_ns, None) if told is None else told), oddities)
 
     def _etype(self, made: Columns, fields: Fields) -> None:
         addresses = [made[name] for name in ("src_addr", "dst_addr") if name in made]
@@ -202,7 +242,7 @@ class Plan:
                 words = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, 4)
                 six |= (words[:, 0] != 0) | (words[:, 1] != 0) | (words[:, 2] != IPV4_PREFIX)
             values = np.where(six, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
-            made["etype"] = columns.primitive(values, pa.uint16())
+            made["etype"] = columns.primitive(values, pa.uint16(), _any_told(addresses))
         elif (0, 60) in self._places:
             ip_version = fields.uint(self._places[0, 60])
             values = np.where(ip_version == 6, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
@@ -253,7 +293,7 @@ def _step(rule: Rule, layout: Layout, places: Places) -> _Step | None:
         Wire.MAC: lambda fields, _: _macs([at for at, _ in found], fields, type_),
         Wire.TEXT: lambda fields, _: fields.text(found[0][0]),
         Wire.NAME: lambda fields, _: columns.names(fields.text(found[0][0])),
-        Wire.APPLICATION: lambda fields, _: _applications(found[0][0], fields),
+        Wire.APPLICATION: lambda fields, _: applications(fields, found[0][0]),
     }
     if wire in read:
         return _Step(rule.column, read[wire])
@@ -263,15 +303,22 @@ def _step(rule: Rule, layout: Layout, places: Places) -> _Step | None:
 
 def _fits(source: elements.Source, length: int) -> bool:
     exact = {Wire.IPV4: 4, Wire.IPV6: 16, Wire.MAC: 6}.get(source.wire)
-    return length in {exact, VARIABLE} if exact is not None else length >= source.shortest
+    if length == VARIABLE:
+        return True
+    if exact is not None:
+        return length == exact
+    # No number has more than 8 bytes (RFC 7011 §6.1.1).
+    return source.shortest <= length and (source.wire not in _READ or length <= 8)
 
 
 def _narrowed(values: Unsigned, dtype: np.dtype[np.unsignedinteger]) -> tuple[Unsigned, Mask | None]:
-    """Values as the column has them, and where they fit; None when all do."""
+    """Values as the column has them, and where they fit; None when all do. What does not fit is as large as may be."""
     if values.dtype.itemsize <= dtype.itemsize:
         return values.astype(dtype, copy=False), None
-    valid = values <= np.iinfo(dtype).max
-    return values.astype(dtype), None if valid.all() else valid
+    fits = values <= np.iinfo(dtype).max
+    if fits.all():
+        return values.astype(dtype), None
+    return np.minimum(values, np.iinfo(dtype).max).astype(dtype), fits
 
 
 def _numbers(
@@ -281,23 +328,29 @@ def _numbers(
     type_: pa.DataType,
     oddities: Counter[Oddity],
 ) -> pa.Array:
-    values, valid = _narrowed(_READ[found[0][1]](fields.uint(found[0][0])), dtype)
+    at, wire = found[0]
+    values, fit = _narrowed(_READ[wire](fields.uint(at)), dtype)
+    told = fields.told(at)
     for at, wire in found[1:]:
-        zero = values == 0
-        if not zero.any():
+        take: Mask = values == 0
+        if not take.any():
             break
-        others, others_valid = _narrowed(_READ[wire](fields.uint(at)), dtype)
-        values = np.where(zero, others, values)
-        if valid is not None or others_valid is not None:
-            everywhere = np.ones(fields.count, np.bool_)
-            valid = np.where(
-                zero,
-                everywhere if others_valid is None else others_valid,
-                everywhere if valid is None else valid,
-            )
-    if valid is not None:
-        oddities[Oddity.OUT_OF_RANGE] += int((~valid).sum())
-    return columns.primitive(values, type_, valid)
+        others, others_fit = _narrowed(_READ[wire](fields.uint(at)), dtype)
+        others_told = fields.told(at)
+        if others_told is not None:
+            take &= others_told
+        values = np.where(take, others, values)
+        fit = _both(fit, None if others_fit is None else others_fit | ~take)
+        told = None if told is None else told | take
+    if fit is not None:
+        oddities[Oddity.OUT_OF_RANGE] += int((~fit).sum())
+    return columns.primitive(values, type_, _both(fit, told))
+
+
+def _both(one: Mask | None, other: Mask | None) -> Mask | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one & other
 
 
 def _common_properties(values: Unsigned) -> Unsigned:
@@ -318,11 +371,14 @@ _READ: Final[Mapping[Wire, Callable[[Unsigned], Unsigned]]] = {
 def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType) -> pa.Array:
     words = np.zeros((fields.count, 4), np.uint32)
     words[:, 2] = IPV4_PREFIX
+    told: Mask | None = np.zeros(fields.count, np.bool_)
     empty: Mask | None = None
     for at, wire in found:
-        octets = fields.octets(at, 4 if wire is Wire.IPV4 else 16)
+        length = 4 if wire is Wire.IPV4 else 16
+        octets, has = fields.octets(at, length), fields.told(at, length)
         if octets is None:
             continue
+        told = None if told is None or has is None else told | has
         if wire is Wire.IPV4:
             sent = octets.view(np.uint32)[:, 0]
             if empty is None:
@@ -331,30 +387,29 @@ def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType
                 words[empty, 3] = sent[empty]
         else:
             six = octets.view(np.uint64)
-            told: Mask = (six[:, 0] != 0) | (six[:, 1] != 0)
+            something: Mask = (six[:, 0] != 0) | (six[:, 1] != 0)
             # Zeros beside the other family say nothing; alone they are the address "::".
-            take = told if len(found) > 1 else np.ones(fields.count, np.bool_)
+            take = something if len(found) > 1 else np.ones(fields.count, np.bool_)
             if empty is not None:
                 take = take & empty
             words.view(np.uint64)[take] = six[take]
         empty = (words[:, 3] == 0) & (words[:, 2] == IPV4_PREFIX)
         if not empty.any():
             break
-    return columns.primitive(words.view(np.uint8), type_)
+    return columns.primitive(words.view(np.uint8), type_, told)
 
 
 def _macs(places: list[int], fields: Fields, type_: pa.DataType) -> pa.Array:
-    values: npt.NDArray[np.uint8] | None = None
+    values = np.zeros((fields.count, 6), np.uint8)
+    told: Mask | None = np.zeros(fields.count, np.bool_)
     for at in places:
-        octets = fields.octets(at, 6)
+        octets, has = fields.octets(at, 6), fields.told(at, 6)
         if octets is None:
             continue
-        if values is None:
-            values = np.ascontiguousarray(octets)
-        else:
-            told: Mask = np.logical_or.reduce(values, axis=1)
-            values = np.where(told[:, None], values, octets)
-    return pa.nulls(fields.count, type_) if values is None else columns.primitive(values, type_)
+        told = None if told is None or has is None else told | has
+        something: Mask = np.logical_or.reduce(values, axis=1)
+        values = np.where(something[:, None], values, octets)
+    return columns.primitive(values, type_, told)
 
 
 def _application(octets: bytes) -> str | None:
@@ -369,7 +424,8 @@ def _application(octets: bytes) -> str | None:
     return f"{engine}:{int.from_bytes(selector)}"
 
 
-def _applications(at: int, fields: Fields) -> pa.Array:
+def applications(fields: Fields, at: int) -> pa.Array:
+    """Application ids as text: the engine, a colon, and the selector (RFC 6759 §4)."""
     octets, length = fields.padded(at)
     with_length = np.concatenate([np.minimum(length, 255).astype(np.uint8)[:, None], octets], axis=1)
     return columns.per_distinct(with_length, _application)
@@ -384,13 +440,48 @@ def _told_time(
             continue
         sent = fields.uint(places[element])
         if clock is not Clock.UPTIME_MS:
-            return _CLOCKS[clock](sent.astype(np.uint64), origin)
-        if elements.SYSTEM_INIT_MS in places:
-            booted = fields.uint(places[elements.SYSTEM_INIT_MS]).astype(np.uint64)
-            return _milliseconds(booted + sent.astype(np.uint64), origin)
-        if origin.uptime_ms is not None:
-            return _since_boot(sent, origin.uptime_ms, origin)
+            values, valid = _CLOCKS[clock](sent.astype(np.uint64), origin)
+        elif elements.SYSTEM_INIT_MS in places:
+            values, valid = _since_init(sent, fields.uint(places[elements.SYSTEM_INIT_MS]), origin)
+        elif origin.uptime_ms is not None:
+            values, valid = _since_boot(sent, origin.uptime_ms, origin)
+        elif origin.booted_ms is not None:
+            booted: Mask = origin.booted_ms >= 0
+            values, valid = _since_init(sent, np.maximum(origin.booted_ms, 0).astype(np.uint64), origin)
+            values = np.where(booted, values, origin.exported_ns)
+            valid = None if valid is None else valid | ~booted
+        else:
+            continue
+        told = fields.told(places[element])
+        if told is not None:
+            values = np.where(told, values, origin.exported_ns)
+            valid = None if valid is None else valid | ~told
+        return values, valid
     return None
+
+
+def _any_told(made: list[pa.Array]) -> Mask | None:
+    """Where one of several columns has a value; None when the first has one everywhere."""
+    if made[0].null_count == 0:
+        return None
+    told: Mask = np.logical_or.reduce([column.is_valid().to_numpy(zero_copy_only=False) for column in made])
+    return told
+
+
+def _time(values: npt.NDArray[np.int64], valid: Mask | None, oddities: Counter[Oddity]) -> pa.Array:
+    if valid is not None:
+        oddities[Oddity.OUT_OF_RANGE] += int((~valid).sum())
+    return columns.primitive(values, TIME, valid)
+
+
+def _since_init(sent: Unsigned, booted: Unsigned, origin: Origin) -> tuple[npt.NDArray[np.int64], Mask | None]:
+    valid = (sent <= LAST_MILLISECOND) & (booted <= LAST_MILLISECOND)
+    at = np.where(valid, sent.astype(np.int64) + booted.astype(np.int64), 0)
+    if sent.dtype.itemsize <= 4:
+        # The uptime begins again after 2^32 ms: of the times that it may mean, the one nearest to the export.
+        at += np.rint((origin.exported_ns // 1_000_000 - at) / UPTIME_TURN_MS).astype(np.int64) * UPTIME_TURN_MS
+    valid &= at <= LAST_MILLISECOND
+    return np.where(valid, at, 0) * 1_000_000, None if valid.all() else valid
 
 
 def _since_boot(
@@ -444,7 +535,8 @@ def _sampling_rate(fields: Fields, places: Places, oddities: Counter[Oddity]) ->
             octets = fields.octets(places[0, 311], size)
             if octets is not None:
                 share = np.ascontiguousarray(octets).view(dtype)[:, 0].astype(np.float64)
-                told.append(np.divide(1.0, share, out=np.zeros(fields.count), where=(share > 0) & (share <= 1)))
+                with np.errstate(over="ignore"):  # 1 of more than can be told is out of range, like 1 of 2^40
+                    told.append(np.divide(1.0, share, out=np.zeros(fields.count), where=(share > 0) & (share <= 1)))
     told.extend(fields.uint(places[0, number]).astype(np.float64) for number in (50, 34) if (0, number) in places)
     if not told:
         return None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ingest.decoders.fields import Offsets, VariableFields
 from ingest.decoders.layout import VARIABLE, Layout
 
-LOCKSTEP: Final = 8
+LOCKSTEP: Final = 48
 """With fewer sets than this left, walking each of them costs less than a step over all."""
 
 
@@ -27,6 +27,8 @@ class Located:
     """Where each variable field's content begins, [k, v]."""
     length: Offsets
     """Bytes of that content, [k, v]."""
+    end: Offsets
+    """For each set, where its last whole record ends."""
     broken: npt.NDArray[np.bool_]
     """For each set, whether a record reached beyond its end: what follows it there is lost."""
 
@@ -52,16 +54,16 @@ def locate(layout: Layout, buffer: npt.NDArray[np.uint8], start: Offsets, length
         at[active] = after[whole]
         active = active[end[active] - at[active] >= shortest]
     for one in active.tolist():
-        walked, broken[one] = _walk(buffer, int(at[one]), int(end[one]), gaps, shortest)
+        walked, at[one], broken[one] = _walk(buffer, int(at[one]), int(end[one]), gaps, shortest)
         found.append((np.full(len(walked[0]), one, np.int64), *walked))
     if not found:
         none = np.zeros(0, np.int64)
         return Located(
-            none, none, np.zeros((0, len(gaps) - 1), np.int64), np.zeros((0, len(gaps) - 1), np.int64), broken
+            none, none, np.zeros((0, len(gaps) - 1), np.int64), np.zeros((0, len(gaps) - 1), np.int64), at, broken
         )
     of_set, begin, content, size = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((begin, of_set))
-    return Located(of_set[order], begin[order], content[order], size[order], broken)
+    return Located(of_set[order], begin[order], content[order], size[order], at, broken)
 
 
 def _gaps(layout: Layout) -> list[int]:
@@ -99,8 +101,8 @@ def _step(
 
 def _walk(
     buffer: npt.NDArray[np.uint8], at: int, end: int, gaps: list[int], shortest: int
-) -> tuple[tuple[Offsets, Offsets, Offsets], bool]:
-    """The same for one set, record by record."""
+) -> tuple[tuple[Offsets, Offsets, Offsets], int, bool]:
+    """The same for one set, record by record; also where the last of them ends."""
     octets = buffer[at:end].tobytes()
     total = len(octets)
     begins: list[int] = []
@@ -132,10 +134,14 @@ def _walk(
     fields = len(gaps) - 1
     whole = len(begins) * fields
     return (
-        np.array(begins, np.int64) + at,
-        np.array(contents[:whole], np.int64).reshape(-1, fields) + at,
-        np.array(sizes[:whole], np.int64).reshape(-1, fields),
-    ), broken
+        (
+            np.array(begins, np.int64) + at,
+            np.array(contents[:whole], np.int64).reshape(-1, fields) + at,
+            np.array(sizes[:whole], np.int64).reshape(-1, fields),
+        ),
+        here + at,
+        broken,
+    )
 
 
 def variable_fields(layout: Layout, buffer: npt.NDArray[np.uint8], located: Located) -> VariableFields:

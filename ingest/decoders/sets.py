@@ -52,6 +52,21 @@ class DataSets:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @staticmethod
+    def join(parts: list[DataSets]) -> DataSets:
+        """The sets of all parts, which are of one protocol, over a buffer of their own."""
+        if len(parts) == 1:
+            return parts[0]
+        ends = np.cumsum([len(part.buffer) for part in parts]).tolist()
+        return DataSets(
+            buffer=np.concatenate([part.buffer for part in parts]),
+            headers=Headers.join([part.headers for part in parts]),
+            start=np.concatenate([part.start + end - len(part.buffer) for part, end in zip(parts, ends, strict=True)]),
+            length=np.concatenate([part.length for part in parts]),
+            position=np.concatenate([part.position for part in parts]),
+            keys=[key for part in parts for key in part.keys],
+        )
+
 
 def find_sets(
     buffer: npt.NDArray[np.uint8], begin: Index, end: Index
@@ -59,7 +74,7 @@ def find_sets(
     """Find the sets between ``begin`` and ``end`` of each datagram, [n] each.
 
     Returns the sets, and for each datagram whether a set reached beyond its end and whether a set's length was too
-    small to be true. Either ends that datagram: where the next set begins is unknown. A header of zeros is padding.
+    small to be true. Either ends that datagram: where the next set begins is unknown. Zeros to the end are padding.
     """
     rows: list[Index] = []
     places: list[Index] = []
@@ -74,7 +89,9 @@ def find_sets(
         head = gather(buffer, here, SET_HEADER_BYTES)
         number, length = word16(head, 0), word16(head, 2).astype(np.int64)
         small = length < SET_HEADER_BYTES
-        too_small[active] = small & ~((length == 0) & (number == 0))
+        too_small[active] = small
+        for index in np.flatnonzero((length == 0) & (number == 0)).tolist():
+            too_small[active[index]] = buffer[here[index] : end[active[index]]].any()
         over = ~small & (here + length > end[active])
         beyond[active] = over
         good = ~(small | over)
@@ -121,7 +138,7 @@ def _walk(
         number = octets[here] << 8 | octets[here + 1]
         length = octets[here + 2] << 8 | octets[here + 3]
         if length < SET_HEADER_BYTES:
-            wrong[1][row] = not (number == length == 0)
+            wrong[1][row] = bool(octets[here:].strip(b"\0"))
             break
         if here + length > size:
             wrong[0][row] = True

@@ -8,20 +8,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ingest.decoders.context import Context
 from ingest.decoders.datagrams import Datagrams
+from ingest.decoders.enrich import Asked, Kind, domain_keys, exporter_keys
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.fields import Fields, FixedFields
 from ingest.decoders.headers import Headers, Heard, Index, gather, identities, word16, word32
 from ingest.decoders.layout import FIRST_DATA_SET, Layout, read_templates
+from ingest.decoders.lookup import mix
 from ingest.decoders.options import decode_options
 from ingest.decoders.plan import Origin
 from ingest.decoders.records import locate, variable_fields
-from ingest.decoders.result import Decoded
+from ingest.decoders.result import PADDING_BYTES, Decoded
 from ingest.decoders.sets import DataSets, Sets, find_sets
 from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned, Templates, template_keys
-
-PADDING_BYTES: Final = 4
-"""Sets are padded to a multiple of this; what is left over is shorter, or zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,13 @@ NETFLOW9: Final = Protocol(9, 20, 0, 1)
 IPFIX: Final = Protocol(10, 16, 2, 3)
 
 
-def decode_templated(
-    protocol: Protocol, datagrams: Datagrams, rows: Index, templates: Templates, decoded: Decoded
-) -> None:
+def decode_templated(protocol: Protocol, datagrams: Datagrams, rows: Index, context: Context, decoded: Decoded) -> None:
     """Decode the datagrams of these rows into ``decoded``, learning templates on the way.
 
     Datagrams take effect in their order: a data set is read with the template that was known at its place; one whose
     template comes later in the same batch is read with that.
     """
+    templates = context.templates
     length = datagrams.length[rows]
     decoded.fault(Fault.TRUNCATED, Unit.DATAGRAMS, length < protocol.header_bytes)
     rows = rows[length >= protocol.header_bytes]
@@ -78,10 +77,11 @@ def decode_templated(
     if changes:
         touched |= np.fromiter(map(changes.__contains__, keys), np.bool_, len(keys))
     for index in np.flatnonzero(touched).tolist():
-        known = _known_at(
-            int(data_at[index]), changes.get(keys[index], ()), keys[index], int(numbers[index]), templates
-        )
-        numbers[index] = choose(known, int(data.length[index]), templates)
+        key = keys[index]
+        known, later = _known_at(int(data_at[index]), changes.get(key) or [(-1, templates.candidates(key))])
+        begins = int(data.start[index])
+        body = datagrams.buffer[begins : begins + int(data.length[index])]
+        numbers[index] = choose(known, later, body, templates)
 
     found = DataSets(
         datagrams.buffer,
@@ -91,7 +91,7 @@ def decode_templated(
         data.start - begin[data.row],
         keys,
     )
-    counts = decode_data_sets(found, numbers, templates, decoded)
+    counts = decode_data_sets(found, numbers, context, decoded)
     lost = counts < 0
     exact = np.ones(len(rows), np.bool_)
     exact[data.row[lost]] = False
@@ -128,13 +128,16 @@ def _headers(protocol: Protocol, datagrams: Datagrams, rows: Index, head: npt.ND
         exported_ns=seconds * 1_000_000_000,
         uptime_ms=word32(head, 4) if v9 else None,
         received_ns=datagrams.received_ns[rows],
-        identity=identities(datagrams, rows),
+        identity=identities(datagrams, rows, datagrams.source[rows]),
         source_port=datagrams.source_port[rows],
     )
 
 
+MOST_CHANGES: Final = 16
+"""Of one identifier's redefinitions in a batch so many are told apart, and the last: more are made to keep us busy."""
+
 Change = tuple[int, tuple[int, ...]]
-"""From which set of the batch on, which layouts are known, the newest first."""
+"""From which set of the batch on, which layouts are known, the newest first; -1 is before all of them."""
 
 
 def _learn(
@@ -162,105 +165,138 @@ def _learn(
                 continue
             decoded.templates += 1
             key = exporter + item.template_id.to_bytes(2)
+            before = templates.candidates(key)
             outcome = templates.learn(key, item)
             if isinstance(outcome, Learned):
                 decoded.learned.append(outcome)
-                changes.setdefault(key, []).append((at, templates.candidates(key)))
                 if outcome.redefined:
                     decoded.oddities[Oddity.TEMPLATE_REDEFINED] += 1
             elif outcome is not None:
                 decoded.faults[outcome, Unit.SETS] += 1
+            known = templates.candidates(key)
+            if known != before:
+                of_key = changes.setdefault(key, [(-1, before)])
+                del of_key[MOST_CHANGES:]
+                of_key.append((at, known))
     return changes
 
 
-def _known_at(
-    at: int, changes: list[Change] | tuple[()], key: bytes, before: int, templates: Templates
-) -> tuple[int, ...]:
-    """Which layouts were known for a key when the set at this place of the batch came, the newest first."""
-    if not changes:
-        return templates.candidates(key)
-    earlier = [known for place, known in changes if place < at]
-    if earlier:
-        return earlier[-1]
-    if before >= 0:
-        return (before,)
-    first = changes[0][1]
-    # Nothing was known: the template that came first after it. Two were known: those that the first change left.
-    return first[-1:] if before == UNKNOWN else first
+def _known_at(at: int, changes: list[Change]) -> tuple[tuple[int, ...], list[int]]:
+    """Which layouts were known when the set at this place of the batch came, and those that came after it."""
+    known = [numbers for place, numbers in changes if place < at]
+    return known[-1], [numbers[0] for _, numbers in changes[len(known) :]]
 
 
-def choose(known: tuple[int, ...], length: int, templates: Templates) -> int:
-    """Of the layouts known for a data set of ``length`` bytes, the newest that its length fits; else the newest."""
+def choose(known: tuple[int, ...], later: list[int], body: npt.NDArray[np.uint8], templates: Templates) -> int:
+    """The number of the layout to read a data set with, or UNKNOWN while there is none that a record fits in.
+
+    Of the layouts that are known, the newest that the length of the set fits, and if none does the newest. A set that
+    cannot be read with that waits, as if it had come after the next redefinition.
+    """
     for number in known:
-        layout = templates.layout(number)
-        shortest = layout.shortest_record
-        if length >= shortest and (layout.variable or length % shortest < PADDING_BYTES):
+        if _fits(templates.layout(number), body):
             return number
-    return known[0] if known else UNKNOWN
+    for number in (*known[:1], *later):
+        if len(body) >= templates.layout(number).shortest_record:
+            return number
+    return UNKNOWN
+
+
+def _fits(layout: Layout, body: npt.NDArray[np.uint8]) -> bool:
+    """Whether what whole records leave of a set is padding: under four bytes, or zeros."""
+    if len(body) < layout.shortest_record:
+        return False
+    left = len(body) % layout.shortest_record
+    return layout.variable or left < PADDING_BYTES or not body[len(body) - left :].any()
 
 
 def decode_data_sets(
-    sets: DataSets, numbers: npt.NDArray[np.int64], templates: Templates, decoded: Decoded
+    sets: DataSets, numbers: npt.NDArray[np.int64], context: Context, decoded: Decoded
 ) -> npt.NDArray[np.int64]:
     """Decode data sets, grouped by layout; ``numbers`` tells each one's layout, or UNKNOWN.
 
     Sets that cannot be read yet are added to what is pending. Returns how many records each set had, -1 for those.
     """
     counts = np.full(len(sets), -1, np.int64)
-    for number in np.unique(numbers).tolist():
-        if number == UNKNOWN:
-            continue
-        layout = templates.layout(number)
-        which = np.flatnonzero((numbers == number) & (sets.length >= layout.shortest_record))
-        if len(which):
-            counts[which] = _decode_group(layout, number, sets, which, templates, decoded)
+    layouts = [
+        (number, context.templates.layout(number)) for number in np.unique(numbers).tolist() if number != UNKNOWN
+    ]
+    # Options first: what they tell holds for the records that came with them.
+    variants = context.templates.variants(sets.headers.source)
+    for number, layout in sorted(layouts, key=lambda one: not one[1].options):
+        readable = (numbers == number) & (sets.length >= layout.shortest_record)
+        for variant in np.unique(variants[readable]).tolist():
+            which = np.flatnonzero(readable & (variants == variant))
+            counts[which] = _decode_group(number, variant, sets, which, context, decoded)
     pending = np.flatnonzero(counts < 0)
     if len(pending):
         decoded.pending.append(_subset(sets, pending))
     return counts
 
 
-def _decode_group(
-    layout: Layout, number: int, sets: DataSets, which: Index, templates: Templates, decoded: Decoded
-) -> Index:
-    start, length = sets.start[which], sets.length[which]
-    fields: Fields
-    if layout.variable:
-        located = locate(layout, sets.buffer, start, length)
-        decoded.fault(Fault.BAD_RECORD, Unit.SETS, located.broken)
-        counts = np.bincount(located.of_set, minlength=len(which)).astype(np.int64)
-        fields = variable_fields(layout, sets.buffer, located)
-        of = located.of_set
-        position = sets.position[which][of] + located.begin - start[of]
-    else:
-        size = layout.shortest_record
-        counts = length // size
-        used = counts * size
-        _count_trailing(sets.buffer, start + used, length - used, decoded)
-        view = memoryview(sets.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
-        joined = b"".join(map(view.__getitem__, map(slice, start.tolist(), (start + used).tolist())))
-        fields = FixedFields(layout, np.frombuffer(joined, np.uint8).reshape(-1, size))
-        of = np.repeat(np.arange(len(which)), counts)
-        first = np.repeat(np.cumsum(counts) - counts, counts)
-        position = sets.position[which][of] + (np.arange(fields.count) - first) * size
+def _decode_group(number: int, variant: int, sets: DataSets, which: Index, context: Context, decoded: Decoded) -> Index:
+    layout = context.templates.layout(number)
+    counts, fields, of, position = _locate_records(layout, sets, which, decoded)
     if fields.count == 0:
         return counts
-    origin = Origin.spread(sets.headers, which[of], position)
     if layout.options:
-        decoded.options.append(decode_options(layout, fields, origin))
+        options = decode_options(layout, fields, Origin.spread(sets.headers, which[of], position))
+        decoded.options.append(options)
+        if context.options is not None:
+            decoded.facts.extend(context.options.read([options]))
         return counts
-    batches, oddities = templates.plan(number).decode(fields, origin)
+    asked, booted_ms = _ask(sets, which, of, context)
+    origin = Origin.spread(sets.headers, which[of], position, booted_ms)
+    batches, oddities = context.templates.plan(number, variant).decode(fields, origin, asked)
     decoded.batches.extend(batches)
     decoded.oddities.update(oddities)
     return counts
 
 
-def _count_trailing(buffer: npt.NDArray[np.uint8], start: Index, length: Index, decoded: Decoded) -> None:
-    """Count sets that end with more than padding may be: four bytes and more that are not zeros."""
-    for index in np.flatnonzero(length >= PADDING_BYTES).tolist():
-        begin = int(start[index])
-        if buffer[begin : begin + int(length[index])].any():
-            decoded.oddities[Oddity.TRAILING_BYTES] += 1
+def _locate_records(
+    layout: Layout, sets: DataSets, which: Index, decoded: Decoded
+) -> tuple[Index, Fields, Index, Index]:
+    """Find the records of sets of one layout.
+
+    Returns how many each set has; their fields; and for each record, of which of the sets it is, and where it begins in
+    its datagram.
+    """
+    start, length = sets.start[which], sets.length[which]
+    if layout.variable:
+        located = locate(layout, sets.buffer, start, length)
+        decoded.fault(Fault.BAD_RECORD, Unit.SETS, located.broken)
+        decoded.trailing(sets.buffer, located.end, np.where(located.broken, 0, start + length - located.end))
+        counts = np.bincount(located.of_set, minlength=len(which)).astype(np.int64)
+        of = located.of_set
+        position = sets.position[which][of] + located.begin - start[of]
+        return counts, variable_fields(layout, sets.buffer, located), of, position
+    size = layout.shortest_record
+    counts = length // size
+    used = counts * size
+    decoded.trailing(sets.buffer, start + used, length - used)
+    view = memoryview(sets.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
+    joined = b"".join(map(view.__getitem__, map(slice, start.tolist(), (start + used).tolist())))
+    fields = FixedFields(layout, np.frombuffer(joined, np.uint8).reshape(-1, size))
+    of = np.repeat(np.arange(len(which)), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return counts, fields, of, sets.position[which][of] + (np.arange(fields.count) - first) * size
+
+
+def _ask(
+    sets: DataSets, which: Index, of: Index, context: Context
+) -> tuple[Asked | None, npt.NDArray[np.int64] | None]:
+    """Whose facts to join to the records, and when their exporters' uptime began; None where no facts are known."""
+    if context.options is None or len(context.options.enrichment) == 0:
+        return None, None
+    enrichment = context.options.enrichment
+    headers = sets.headers
+    exporters = exporter_keys(headers.source[which], enrichment.seed)
+    domains = domain_keys(exporters, headers.version, headers.domain[which])
+    templates = np.array([int.from_bytes(sets.keys[index][-2:]) for index in which.tolist()], np.int64)
+    booted_ms = None
+    if headers.uptime_ms is None and enrichment.has(Kind.BOOTED_MS):
+        booted_ms = enrichment.numbers(Kind.BOOTED_MS, mix(domains, 0))[of]
+    return Asked(enrichment, exporters[of], domains[of], templates[of]), booted_ms
 
 
 def _subset(sets: DataSets, which: Index) -> DataSets:

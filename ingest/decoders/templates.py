@@ -33,7 +33,11 @@ class Learned:
 
 
 class Templates(Protocol):
-    """Layouts by template key. A layout has a number that stays its own as long as a template refers to it."""
+    """Layouts by template key.
+
+    A layout has a number that stays its own as long as a template refers to it, and until the end of the batch in which
+    the last one did.
+    """
 
     def numbers(self, keys: Sequence[bytes]) -> list[int]:
         """The layout's number for each key, or UNKNOWN, or AMBIGUOUS; called once a batch."""
@@ -47,8 +51,11 @@ class Templates(Protocol):
     def layout(self, number: int) -> Layout:
         """The layout with this number."""
 
-    def plan(self, number: int) -> Plan:
-        """What turns records of this layout into columns; compiled at the first call."""
+    def variants(self, source: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Which variant of a plan each exporter gets, [n, 16] addresses; 0 where nothing is mapped for it alone."""
+
+    def plan(self, number: int, variant: int) -> Plan:
+        """What turns records of this layout, from exporters of this variant, into columns; compiled when first asked."""
 
 
 def template_keys(

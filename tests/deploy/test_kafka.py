@@ -82,6 +82,43 @@ def test_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Monk
         assert word in str(raised.value)
 
 
+DOCKER_WITHOUT_DAEMON = '[ "$1" = info ] && exit 1 || exit 0'
+JAVA_17 = "echo 'openjdk version \"17.0.1\"' >&2"
+JAVA_11 = "echo 'openjdk version \"11.0.2\"' >&2"
+
+
+@pytest.mark.parametrize(
+    ("programs", "expected"),
+    [
+        pytest.param({"docker": "exit 0", "java": JAVA_17, "mvn": ""}, local.DockerKafka, id="docker before java"),
+        pytest.param({"docker": "exit 0"}, local.DockerKafka, id="docker alone"),
+        pytest.param(
+            {"docker": DOCKER_WITHOUT_DAEMON, "java": JAVA_17, "mvn": ""},
+            local.LocalKafka,
+            id="docker without a daemon",
+        ),
+        pytest.param({"java": JAVA_17, "mvn": ""}, local.LocalKafka, id="java and maven"),
+        pytest.param({"java": JAVA_11, "mvn": ""}, "is Java 11, and Kafka needs 17", id="java too old"),
+        pytest.param({"java": "exit 1", "mvn": ""}, "does not run", id="java that is none"),
+        pytest.param({"docker": DOCKER_WITHOUT_DAEMON}, "daemon does not answer, and Java is not", id="no java"),
+    ],
+)
+def test_a_broker_is_run_in_the_way_that_the_machine_allows(
+    programs: dict[str, str], expected: type[Broker] | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker where its daemon answers, else Java and Maven, else an error with what is wrong with each."""
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="ascii")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    if isinstance(expected, str):
+        with pytest.raises(KafkaUnavailable, match=expected):
+            local.broker(tmp_path)
+    else:
+        assert type(local.broker(tmp_path)) is expected
+
+
 def test_both_ways_run_the_same_kafka() -> None:
     """The image and the jars are of one version, and their brokers have the same settings."""
     compose = yaml.safe_load((local.HERE / "compose.yaml").read_text(encoding="utf-8"))["services"]["kafka"]

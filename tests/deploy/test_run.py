@@ -81,7 +81,11 @@ def test_what_was_sent_is_in_the_lake_when_it_is_interrupted(
     environ: dict[str, str], kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     """After Ctrl-C the lake has exactly what the generator sent, the query works as printed, and nothing runs any more."""
-    environ |= {"KAFKA_BOOTSTRAP_SERVERS": kafka, "SLUICEWAY_KAFKA__TOPIC_PREFIX": topic_prefix}
+    environ |= {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "SLUICEWAY_KAFKA__TOPIC_PREFIX": topic_prefix,
+        "SLUICEWAY_FORWARDER__GROUP_ID": f"{topic_prefix}run",
+    }
     seen = tmp_path / "seen"
     with seen.open("wb") as output:
         process = subprocess.Popen(

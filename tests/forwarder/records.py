@@ -30,12 +30,12 @@ def flows(ids: Sequence[int], received_ns: int = RECEIVED_NS, **columns: Sequenc
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def message(ids: Sequence[int], received_ns: int = RECEIVED_NS) -> tuple[bytes, list[tuple[str, bytes]]]:
+def message(ids: Sequence[int], received_ns: int = RECEIVED_NS) -> tuple[bytes, codec.Headers]:
     """A message of such records: its value and its headers."""
-    return codec.encode(flows(ids, received_ns)).to_pybytes(), codec.headers(len(ids), "test")
+    return bytes(codec.encode(flows(ids, received_ns))), codec.headers(len(ids), "test")
 
 
-def heartbeat() -> tuple[bytes, list[tuple[str, bytes]]]:
+def heartbeat() -> tuple[bytes, codec.Headers]:
     """An empty message: its value and its headers."""
     return b"", codec.heartbeat_headers("test")
 

@@ -28,7 +28,7 @@ def held(offset: int, append_ms: int, records: int, value: bytes = b"") -> Held:
 
 def encoded(batch: pa.RecordBatch) -> bytes:
     """The value of a message of these records."""
-    return codec.encode(batch).to_pybytes()
+    return bytes(codec.encode(batch))
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 12)), max_size=40))

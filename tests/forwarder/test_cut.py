@@ -57,7 +57,9 @@ def logs(draw: st.DrawFn) -> list[Message]:
         pytest.param([(0, 11, 1)], [(0, 1)], id="a message over the records is a batch alone"),
         pytest.param([(0, 1, 1), (0, 11, 1), (0, 1, 1)], [(0, 1), (1, 2)], id="two cuts around one message"),
         pytest.param([(0, 1, 1), (0, 10, 1)], [(0, 1), (1, 2)], id="a full message after an open batch"),
-        pytest.param([(0, 3, 1), (1000, 0, 0)], [(0, 1), (1, 2)], id="a heartbeat ends the batch before it and is one of its own"),
+        pytest.param(
+            [(0, 3, 1), (1000, 0, 0)], [(0, 1), (1, 2)], id="a heartbeat ends the batch before it and is one of its own"
+        ),
         pytest.param([(0, 3, 1), (500, 0, 0)], [], id="a heartbeat in the same interval is a message like any other"),
         pytest.param([(0, 0, 0), (1000, 3, 1)], [(0, 1)], id="an empty message never begins a batch that goes on"),
     ],

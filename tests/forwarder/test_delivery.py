@@ -137,7 +137,8 @@ def test_delays_double_up_to_the_cap_with_full_jitter(failures: int, jitter: flo
 
 def test_the_first_try_after_a_success_begins_with_the_base_again(make: Make, sink: MemorySink) -> None:
     """Failures are counted from the last success of the partition."""
-    sink.answers[0] = [Busy(Trouble.AWAY, "is away")] * 12 + [Done(), Busy(Trouble.AWAY, "is away")]
+    away = Busy(Trouble.AWAY, "is away")
+    sink.answers[0] = [*[away] * 12, Done(), away]
     delivery = make(Policy(concurrency=1, base_seconds=0.0001, cap_seconds=3600.0))
     for start in (0, 2):
         delivery.submit(parcel(0, start))

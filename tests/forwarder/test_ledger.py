@@ -29,9 +29,7 @@ def test_the_books_balance_after_every_move(moves: list[tuple[str, int]]) -> Non
                 ledger.expire(count)
         books = ledger.as_json()
         dropped = sum(books["dropped"]["records"].values())
-        assert books["received"]["records"] == (
-            books["delivered"]["records"] + dropped + books["in_flight"]["records"]
-        )
+        assert books["received"]["records"] == (books["delivered"]["records"] + dropped + books["in_flight"]["records"])
 
 
 def test_every_move_is_a_metric_of_the_sink() -> None:

@@ -43,7 +43,7 @@ def opened(lake: Path) -> Iterator[Open]:
     """Opens sinks on the lake, and closes them."""
     made: list[ParquetSink] = []
 
-    def make(now_ns: Callable[[], int] = lambda: RECEIVED_NS, **settings: Any) -> ParquetSink:
+    def make(now_ns: Callable[[], int] = lambda: RECEIVED_NS, **settings: object) -> ParquetSink:
         sink = ParquetSink(ParquetSinkConfig(type="parquet", path=str(lake), **settings), now_ns)
         sink.open()
         made.append(sink)
@@ -204,7 +204,9 @@ def test_a_lake_that_cannot_be_made_is_a_start_error(tmp_path: Path) -> None:
     """The message names the lake, and says what to do."""
     (tmp_path / "file").write_text("no directory")
     sink = build(ParquetSinkConfig(type="parquet", path=str(tmp_path / "file" / "lake")))
-    with pytest.raises(StartError, match=r"the lake .*/file/lake cannot be written \(Not a directory\): give this user"):
+    with pytest.raises(
+        StartError, match=r"the lake .*/file/lake cannot be written \(Not a directory\): give this user"
+    ):
         sink.open()
 
 
@@ -233,7 +235,12 @@ def test_a_lake_that_cannot_be_written_later_is_busy(opened: Open, lake: Path) -
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(errno.ENOSPC, Trouble.FULL), (errno.EDQUOT, Trouble.FULL), (errno.EROFS, Trouble.FORBIDDEN), (errno.EIO, Trouble.AWAY)],
+    [
+        (errno.ENOSPC, Trouble.FULL),
+        (errno.EDQUOT, Trouble.FULL),
+        (errno.EROFS, Trouble.FORBIDDEN),
+        (errno.EIO, Trouble.AWAY),
+    ],
 )
 def test_the_reason_of_a_failure_tells_what_to_look_at(opened: Open, number: int, reason: Trouble) -> None:
     """A full disk, a missing right and the rest are told apart."""

@@ -168,7 +168,7 @@ def test_fragments_may_lie_in_two_files(tmp_path: Path) -> None:
         pytest.param(b"\x12\x34", 5 * 10**9, id="of no protocol"),
     ],
 )
-@pytest.mark.parametrize("name", ["one.dat", "one.bin"])
+@pytest.mark.parametrize("name", ["one.dat", "one.bin", "ONE.DAT"])
 def test_raw_datagrams(tmp_path: Path, payload: bytes, time_ns: int, name: str) -> None:
     """A raw file is one datagram from ::, received when it was exported, whatever its bytes are."""
     path = file(tmp_path, payload, name)

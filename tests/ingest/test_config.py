@@ -91,8 +91,6 @@ def test_sampling_overrides_are_networks(tmp_path: Path) -> None:
         pytest.param("templates: {lifetime: 1}", "ingest.templates has no keys yet", id="templates"),
         pytest.param("admission: {allow: [10.0.0.0/8]}", "ingest.admission.allow: cannot be set yet", id="allow"),
         pytest.param("admission: {rate_limit: {burst: 5}}", "rate_limit.burst: cannot be set yet", id="rate limit"),
-        pytest.param("mapping_file: map.yaml", "ingest.mapping_file: cannot be set yet", id="mapping"),
-        pytest.param("decapsulate: [gre]", "ingest.decapsulate: cannot be set yet", id="decapsulate"),
         pytest.param("spool: {directory: /tmp}", "ingest.spool.directory: cannot be set yet", id="spool"),
         pytest.param("spool: {max_bytes: 5}", "ingest.spool.max_bytes: cannot be set yet", id="spool's size"),
     ],

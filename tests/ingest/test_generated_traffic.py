@@ -12,8 +12,6 @@ from ingest.generator.traffic import Traffic
 from ingest.pipeline import Pipeline
 
 DATAGRAMS: Final = 1500
-# Rates that options tell are put into records after decoding, and by what had been heard until then.
-NOT_DECODED: Final = frozenset({"sampling_rate"})
 
 
 def rows(table: pa.Table, columns: list[str]) -> Counter[tuple[object, ...]]:
@@ -32,6 +30,6 @@ def test_decoders_make_of_generated_traffic_what_was_sent(protocol: str) -> None
     pipeline = Pipeline()
     decoded = [pipeline.decode(batch.datagrams(received_ns=1)) for batch in traffic.batches(DATAGRAMS)]
     tables = [pa.Table.from_batches([batch]) for each in decoded for batch in each.batches]
-    columns = [name for name in expected.column_names if name not in NOT_DECODED]
+    columns = expected.column_names
     assert rows(pa.concat_tables(tables, promote_options="default"), columns) == rows(expected, columns)
     assert not any(each.faults for each in decoded)

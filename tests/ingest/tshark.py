@@ -37,6 +37,12 @@ class Record:
     position: int
     header: Mapping[str, Field]
     fields: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
+    options: Mapping[str, Field] = field(default_factory=dict)
+    """What the exporter's options have told before it, by name: the last value of each."""
+
+    def all(self, name: str) -> tuple[Field, ...]:
+        """All fields of a name, those of the other direction left out."""
+        return tuple(each for each in self.fields.get(name, ()) if not each.reverse)
 
     def has(self, name: str, *, reverse: bool = False) -> bool:
         """Tell whether the record has a field of this name."""
@@ -52,34 +58,60 @@ def why_no_tshark() -> str | None:
     return None if shutil.which("tshark") else "no tshark: apt-get install tshark"
 
 
+def version() -> str:
+    """Major and minor version, such as `4.0`."""
+    told = subprocess.run(["tshark", "--version"], capture_output=True, check=True, text=True).stdout
+    found = re.search(r"(\d+\.\d+)\.\d+", told)
+    assert found is not None, told
+    return found[1]
+
+
 def records(capture: Path, port: int = 2055) -> Iterator[Record]:
-    """Give the flow records that tshark finds in a capture of Ethernet and IPv4; options are left out."""
+    """Give the flow records that tshark finds in a capture of Ethernet and IPv4, in their order."""
     command = ["tshark", "-n", "-r", str(capture), "-d", f"udp.port=={port},cflow", "-T", "pdml"]
     command += ["-o", "cflow.max_template_fields:0"]
-    done = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"})
-    options: set[tuple[str, str, str]] = set()
+    environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    exporters: dict[tuple[str, str], _Exporter] = {}
     for number, packet in enumerate(ET.fromstring(done.stdout).iter("packet")):
         source = packet.findall(".//field[@name='ip.src']")[0].get("show", "")
         for protocol in packet.findall("proto[@name='cflow']"):
-            header = {name: each for name, each in _fields(protocol, into_sets=False)}
+            header = dict(_fields(protocol, into_sets=False))
             domain = next((header[name].show for name in ("source_id", "od_id") if name in header), "")
+            exporter = exporters.setdefault((source, domain), _Exporter())
             for element in protocol.findall("field"):
-                template_set = (source, domain, _found(_SET, element, 1))
-                for inner in (element, *element.findall("field")):
-                    show = inner.get("show", "")
-                    if template := _TEMPLATE.match(show):
-                        (options.add if template[1] else options.discard)((source, domain, template[2]))
-                    elif _RECORD.match(show) and template_set not in options:
-                        by_name: dict[str, list[Field]] = {}
-                        for name, each in _fields(inner):
-                            by_name.setdefault(name, []).append(each)
-                        position = int(inner.get("pos", "0")) - HEADERS_BYTES
-                        yield Record(number, position, header, {name: tuple(all_) for name, all_ in by_name.items()})
+                yield from exporter.records(number, header, element)
 
 
-def _found(pattern: re.Pattern[str], element: ET.Element, group: int) -> str:
+@dataclass(slots=True)
+class _Exporter:
+    """What tshark has told of one exporter and observation domain: which of its templates are of options."""
+
+    option_templates: set[str] = field(default_factory=set)
+    options: dict[str, Field] = field(default_factory=dict)
+
+    def records(self, number: int, header: Mapping[str, Field], element: ET.Element) -> Iterator[Record]:
+        """Give the flow records of a set, or of NetFlow v5, where `element` is one itself."""
+        template_set = _found(_SET, element)
+        for inner in (element, *element.findall("field")):
+            show = inner.get("show", "")
+            template = _TEMPLATE.match(show)
+            if template is not None:
+                (self.option_templates.add if template[1] else self.option_templates.discard)(template[2])
+            elif _RECORD.match(show) and template_set in self.option_templates:
+                self.options.update(_fields(inner))
+            elif _RECORD.match(show):
+                by_name: dict[str, list[Field]] = {}
+                for name, each in _fields(inner):
+                    by_name.setdefault(name, []).append(each)
+                fields = {name: tuple(all_) for name, all_ in by_name.items()}
+                position = int(inner.get("pos", "0")) - HEADERS_BYTES
+                yield Record(number, position, header, fields, dict(self.options))
+
+
+def _found(pattern: re.Pattern[str], element: ET.Element) -> str:
     match = pattern.match(element.get("show", ""))
-    return match[group] if match else ""
+    return match[1] if match else ""
 
 
 def _fields(parent: ET.Element, *, into_sets: bool = True) -> Iterator[tuple[str, Field]]:
@@ -88,7 +120,7 @@ def _fields(parent: ET.Element, *, into_sets: bool = True) -> Iterator[tuple[str
         name = element.get("name", "")
         if name:
             title = element.get("showname", "")
-            raw = element.get("unmaskedvalue") or element.get("value", "")
+            raw = element.get("unmaskedvalue") or element.get("value") or ""
             yield name.removeprefix("cflow."), Field(element.get("show", ""), raw, "(Reverse Type" in title, title)
         if name or into_sets:
             yield from _fields(element, into_sets=into_sets)

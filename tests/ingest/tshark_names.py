@@ -27,9 +27,9 @@ def number(field: Field) -> int:
     return int(field.show, 0)
 
 
-def text(field: Field) -> str:
-    """A text; what fills its field up is no part of it."""
-    return field.show.rstrip("\0")
+def text(field: Field) -> str | None:
+    """A text; what fills its field up is no part of it, and an empty one says nothing."""
+    return field.show.rstrip("\0") or None
 
 
 def octet(field: Field) -> int:
@@ -94,6 +94,29 @@ def address(*names: str) -> Rule:
     return rule
 
 
+def port(name: str) -> Rule:
+    """One name of tshark's stands for the elements of TCP, of UDP and of both; the first that is not zero counts."""
+
+    def rule(record: Record) -> Value:
+        values = [number(each) for each in record.all(name)]
+        return next((value for value in values if value), 0 if values else None)
+
+    return rule
+
+
+def reverse(convert: Convert, *names: str, responder: str) -> Rule:
+    """A counter of the other direction: RFC 5103's, else the responder's; with two bytes that is something else."""
+
+    def rule(record: Record) -> Value:
+        for name in names:
+            if record.has(name, reverse=True):
+                return convert(record.last(name, reverse=True))
+        told = record.all(responder)
+        return convert(told[-1]) if told and len(told[-1].raw) >= 8 else None
+
+    return rule
+
+
 def mac(*names: str) -> Rule:
     """The first MAC address that is not all zeros; zeros where all are."""
     return first_not_zero(lambda field: field.show, *names, zero="00:00:00:00:00:00")
@@ -121,18 +144,21 @@ def flow_time(absolute: str, by_uptime: str) -> Rule:
     """A time of its own, else one by the exporter's uptime, else that of the export."""
 
     def rule(record: Record) -> int:
+        then_ms = span_ms(record.last(by_uptime)) if record.has(by_uptime) else None
         if record.has(absolute):
-            return time_ns(record.last(absolute))
-        if not record.has(by_uptime):
+            told = record.last(absolute)
+            # An uptime of zero is shown as the beginning of 1970.
+            if len(told.raw) > 8 or time_ns(told):
+                return time_ns(told)
+            then_ms = 0
+        if then_ms is None:
             return exported_ns(record)
-        then_ms = span_ms(record.last(by_uptime))
-        if record.has("sys_init_time"):
-            return time_ns(record.last("sys_init_time")) + then_ms * 10**6
-        if "sysuptime" not in record.header:
-            return exported_ns(record)
-        # The counter of milliseconds wraps: what is further away than half of its range lies on the other side.
-        ago_ms = (span_ms(record.header["sysuptime"]) - then_ms + 2**31) % 2**32 - 2**31
-        return exported_ns(record) - ago_ms * 10**6
+        start = record.last("sys_init_time") if record.has("sys_init_time") else record.options.get("sys_init_time")
+        if "sysuptime" in record.header:
+            # The counter of milliseconds wraps: what is further away than half of its range is on the other side.
+            ago_ms = (span_ms(record.header["sysuptime"]) - then_ms + 2**31) % 2**32 - 2**31
+            return exported_ns(record) - ago_ms * 10**6
+        return exported_ns(record) if start is None else time_ns(start) + then_ms * 10**6
 
     return rule
 
@@ -173,19 +199,22 @@ def icmp(part: Convert, *names: str) -> Rule:
         if own or version(record) == "IPFIX":
             values = [(part if "type_code" in name else number)(record.last(name)) for name in own]
             return next((value for value in values if value != 0), values[0] if values else None)
-        if record.has("protocol") and record.has("dstport") and number(record.last("protocol")) in {1, 58}:
-            return part(record.last("dstport"))
+        if record.has("protocol") and number(record.last("protocol")) in {1, 58}:
+            told = [each for each in record.all("dstport") if number(each)] or record.all("dstport")
+            return part(told[0]) if told else None
         return None
 
     return rule
 
 
 def application(record: Record) -> Value:
-    """`engine:selector` (RFC 6759 §4)."""
+    """`engine:selector`, and for engine 20 the enterprise between them (RFC 6759 §4.1)."""
     if not record.has("appl_id.classification_engine_id"):
         return None
-    engine = number(record.last("appl_id.classification_engine_id"))
-    return f"{engine}:{int(record.last('appl_id.selector_id').raw, 16)}"
+    engine, selector = number(record.last("appl_id.classification_engine_id")), record.last("appl_id.selector_id").raw
+    if engine == 20:
+        return f"{engine}:{int(selector[:8], 16)}:{int(selector[8:], 16)}"
+    return f"{engine}:{int(selector, 16)}"
 
 
 COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
@@ -197,20 +226,23 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
         "observation_domain_id": domain,
         "sequence_num": lambda record: number(record.header["sequence"]),
         "sampling_rate": sampling_rate,
-        "bytes": first(number, "octets", "permanent_octets", "post_octets", "layer2_octet_delta_count", "initiator_octets"),
+        "bytes": first(
+            number, "octets", "permanent_octets", "post_octets", "layer2_octet_delta_count", "initiator_octets"
+        ),
         "packets": first(number, "packets", "permanent_packets", "post_packets", "initiator_packets"),
         "flows": flows,
         "src_addr": address("srcaddr", "srcaddrv6"),
         "dst_addr": address("dstaddr", "dstaddrv6"),
         "etype": ethertype,
         "proto": first(number, "protocol"),
-        "src_port": first(number, "srcport"),
-        "dst_port": first(number, "dstport"),
+        "src_port": port("srcport"),
+        "dst_port": port("dstport"),
         "tcp_flags": first(number, "tcpflags"),
         "ip_tos": first(number, "tos"),
         "ip_ttl": first(number, "ip_ttl", "ttl_min"),
         "icmp_type": icmp(high, "icmp_ipv4_type", "icmp_ipv6_type", "icmp_type_code_ipv4", "icmp_type_code_ipv6"),
         "icmp_code": icmp(low, "icmp_ipv4_code", "icmp_ipv6_code", "icmp_type_code_ipv4", "icmp_type_code_ipv6"),
+        "fragment_id": first(number, "frag_ident"),
         "in_if": first_not_zero(number, "inputint", "ingress_physical_interface"),
         "out_if": first_not_zero(number, "outputint", "egress_physical_interface"),
         "src_mac": mac("srcmac", "post_srcmac"),
@@ -235,6 +267,7 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
         "nat_event": first(number, "nat_event"),
         "firewall_event": first(number, "firewall_event"),
         "application_id": application,
+        "application_name": first(text, "appl_name"),
         "user_name": first(text, "user_name", "aaa_username"),
         "vni": first(segment, "layer2_segment_id"),
         "wlan_ssid": first(text, "wlan_ssid"),
@@ -244,6 +277,23 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
 )
 """From a record of tshark's to the value of a column; None where the record does not tell."""
 
+REVERSED: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        "bytes": reverse(number, "octets", "permanent_octets", responder="responder_octets"),
+        "packets": reverse(number, "packets", "permanent_packets", responder="responder_packets"),
+        "bi_flow_direction": lambda _: 2,
+        "src_addr": COLUMNS["dst_addr"],
+        "dst_addr": COLUMNS["src_addr"],
+        "src_port": COLUMNS["dst_port"],
+        "dst_port": COLUMNS["src_port"],
+        "in_if": COLUMNS["out_if"],
+        "out_if": COLUMNS["in_if"],
+        "proto": COLUMNS["proto"],
+        "time_exported": COLUMNS["time_exported"],
+    }
+)
+"""The same for the second record of a flow of two directions, which is there when something came back."""
+
 TIMES: Final = frozenset({"time_exported", "time_flow_start", "time_flow_end"})
 """Columns that are compared in nanoseconds."""
 
@@ -252,7 +302,7 @@ ALSO_OURS: Final[Mapping[str, str]] = MappingProxyType(
         "record_id": "finds the record, so it is compared by that",
         "time_received": "the packet's, not the protocol's",
         "sampler_address": "finds the device",
-        "bi_flow_direction": "tshark has no record of its own for the other direction",
+        "bi_flow_direction": "compared in the other direction's record, which tshark has not as a record of its own",
     }
 )
 """Columns that are not compared, and why."""
@@ -272,15 +322,21 @@ ALSO_THEIRS: Final[Mapping[str, str]] = MappingProxyType(
         r"ip_dscp|ip_precedence|post_ip_diff_serv_code_point|ttl_max|length_(min|max)|mpls_label_length": "no column",
         r"if_descr|scope_.*": "options",
         r"sta_ipv4_address": "no column; the flow's own addresses are",
-        r"responder_octets": "the other direction",
         r"sys_init_time": "a base of times, no value of its own",
+        r"srcprefix|dstprefix|tcp_option_map|observation_point_id": "no column",
+        r"timestart|timeend|abstimestart|abstimeend": "the two times",
+        r"appl_id\..*": "application_id",
     }
 )
 """Names of tshark's, as regular expressions, that stand for no column, and why."""
 
 
+ALL: Final = ("*",)
+"""Whole records."""
+
+
 @dataclass(frozen=True, slots=True)
-class Exception_:
+class Departure:
     """Where both may differ: in the captures whose name matches, in these columns, because of this."""
 
     device: str
@@ -288,4 +344,27 @@ class Exception_:
     reason: str
 
 
-EXCEPTIONS: Final[tuple[Exception_, ...]] = ()
+DEPARTURES: Final = (
+    Departure(
+        "netflow5_test_invalid0[12]", ALL, "the header counts 55,582 and 163 records, of 30 that there may be: refused"
+    ),
+    Departure(
+        "netflow9_test_invalid01", ALL, "tshark stops after as many sets as the header counts records; there are more"
+    ),
+    Departure("netflow9_test_h3c", ALL, "tshark gives up at a field of two bytes that it takes for an address"),
+    Departure(
+        "netflow9_test_h3c_netstream_varstring",
+        ALL,
+        "a text of variable length in NetFlow v9, which the RFC does not have",
+    ),
+    Departure("ipfix", ("time_flow_start", "time_flow_end"), "uptimes in IPFIX, whose base is told by options alone"),
+    Departure(
+        "ipfix_test_netscaler",
+        ("time_flow_start", "time_flow_end"),
+        "the low 11 bits of a fraction in microseconds do not count (RFC 7011 §6.1.9)",
+    ),
+)
+"""What is not as tshark has it, and why."""
+
+SEEN_WITH: Final = "4.0"
+"""The version of tshark that the departures were seen with; another may have mended what is its own."""

@@ -115,3 +115,23 @@ def test_no_records() -> None:
     """No records are no lines."""
     assert table_text(table()) == ""
     assert list(table_rows(pa.table({"flows": [1, 2]}))) == [("-",) * len(HEADINGS)] * 2
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out", "dated"),
+    [
+        pytest.param(200, set(), True, id="wide"),
+        pytest.param(126, set(), True, id="just as wide as the columns"),
+        pytest.param(125, {"rate"}, True, id="a character less"),
+        pytest.param(100, {"rate", "out", "in", "type"}, False, id="narrow"),
+        pytest.param(80, {"rate", "out", "in", "type", "exporter"}, False, id="a terminal of old"),
+    ],
+)
+def test_a_narrow_terminal(width: int, left_out: set[str], *, dated: bool) -> None:
+    """Where not all columns fit, the less telling ones are left out, and the date of the time."""
+    row = {**TCP, "in_if_name": "Te0", "dst_addr": address("198.51.100.8"), "dst_port": 50000}
+    heading, line = FlowTable(width=width).lines(table(row)).plain.splitlines()
+    assert set(heading.split()) == {each.title for each in HEADINGS if each.title} - left_out
+    assert line.startswith("2023-11-14 22:13:20.123 " if dated else "22:13:20.123 ")
+    assert heading.index("source") == line.index("198.51.100.7")
+    assert FlowTable(width=width).lines(table({"bytes": 1})).plain.splitlines()[1].startswith("- ")

@@ -1,0 +1,99 @@
+"""Tagged structures in XDR (RFC 4506), found in lockstep: a tag, a length, and a body, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.decoders.headers import Index, windows, word32
+
+HEADER_BYTES: Final = 8
+FEW: Final = 16
+"""With fewer lists than this left, walking each of them costs less than a step over all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tagged:
+    """Structures found in lists: arrays of length m, in the order of the lists and then of their place."""
+
+    row: Index
+    """Which of the lists."""
+    start: Index
+    """Where the body begins in the buffer."""
+    length: Index
+    """Bytes of the body."""
+    tag: npt.NDArray[np.uint32]
+
+    def take(self, which: Index | npt.NDArray[np.bool_]) -> Tagged:
+        """These structures, in this order."""
+        return Tagged(self.row[which], self.start[which], self.length[which], self.tag[which])
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def find_tagged(
+    buffer: npt.NDArray[np.uint8], begin: Index, end: Index, count: Index
+) -> tuple[Tagged, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Find up to ``count`` structures between ``begin`` and ``end`` of each list, [n] each.
+
+    Returns them, and for each list whether a structure reached beyond its end, and whether the list ended before it
+    had as many as it counts. Either costs what follows in that list, and nothing else.
+    """
+    found: list[tuple[Index, Index, Index, npt.NDArray[np.uint32]]] = []
+    beyond = np.zeros(len(begin), np.bool_)
+    at, left = begin.astype(np.int64), count.astype(np.int64)
+    active = np.flatnonzero((left > 0) & (at + HEADER_BYTES <= end))
+    while len(active) >= FEW:
+        here = at[active]
+        head = windows(buffer, here, HEADER_BYTES)
+        length = word32(head, 4).astype(np.int64)
+        # Opaque data is padded to a multiple of four; some agents leave the padding out of the length.
+        after = here + HEADER_BYTES + ((length + 3) & ~3)
+        whole = here + HEADER_BYTES + length <= end[active]
+        beyond[active] = ~whole
+        found.append((active[whole], here[whole] + HEADER_BYTES, length[whole], word32(head, 0)[whole]))
+        active, after = active[whole], after[whole]
+        at[active] = after
+        left[active] -= 1
+        active = active[(left[active] > 0) & (after + HEADER_BYTES <= end[active])]
+    for row in active.tolist():
+        one, beyond[row], left[row] = _walk(buffer, row, int(at[row]), int(end[row]), int(left[row]))
+        found.append(one)
+    if not found:
+        none = np.zeros(0, np.int64)
+        return Tagged(none, none, none, none.astype(np.uint32)), beyond, left > 0
+    of, start, length, tag = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((start, of))
+    return Tagged(of[order], start[order], length[order], tag[order]), beyond, (left > 0) & ~beyond
+
+
+def _walk(
+    buffer: npt.NDArray[np.uint8], row: int, at: int, end: int, count: int
+) -> tuple[tuple[Index, Index, Index, npt.NDArray[np.uint32]], bool, int]:
+    """The same for one list, structure by structure."""
+    octets = buffer[at:end].tobytes()
+    starts: list[int] = []
+    lengths: list[int] = []
+    tags: list[int] = []
+    here, beyond = 0, False
+    while count > 0 and here + HEADER_BYTES <= len(octets):
+        length = int.from_bytes(octets[here + 4 : here + 8])
+        if here + HEADER_BYTES + length > len(octets):
+            beyond = True
+            break
+        starts.append(at + here + HEADER_BYTES)
+        lengths.append(length)
+        tags.append(int.from_bytes(octets[here : here + 4]))
+        here += HEADER_BYTES + ((length + 3) & ~3)
+        count -= 1
+    found = (
+        np.full(len(starts), row, np.int64),
+        np.array(starts, np.int64),
+        np.array(lengths, np.int64),
+        np.array(tags, np.uint32),
+    )
+    return found, beyond, count

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import multiprocessing
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.control import (
+    MOST_QUEUED,
+    Channel,
+    LogLevel,
+    Message,
+    Observed,
+    Partitions,
+    Ready,
+    Report,
+    Stop,
+    Templates,
+)
+from ingest.decoders.headers import Heard
+from ingest.decoders.layout import Field, Layout, Template
+from shared.metrics import Book
+
+PATIENCE_SECONDS = 20.0
+LARGE = LogLevel("x" * (1 << 20))
+"""More than a pipe holds: whoever sends this waits for the reader."""
+
+Pair = tuple[Channel, Channel]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Both ends, not started."""
+    ours, theirs = multiprocessing.Pipe()
+    ends = (Channel(ours), Channel(theirs))
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def taken(channel: Channel, count: int) -> list[Message]:
+    """So many messages, as they come."""
+    found: list[Message] = []
+    until(lambda: len(found.extend(channel.take()) or found) >= count, f"{count} messages")
+    return found
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not {what} in time"
+        time.sleep(0.001)
+
+
+def readable(channel: Channel, seconds: float) -> bool:
+    """Whether an event loop that waits for it is woken by then."""
+    return bool(select.select([channel.descriptor], [], [], seconds)[0])
+
+
+def an_observation() -> Observed:
+    """What a worker heard in one datagram."""
+    one = np.ones(1, np.uint32)
+    return Observed(
+        (Heard(10, np.zeros((1, 16), np.uint8), one, one, one, one > 0, one, one, None, np.ones(1, np.int64)),)
+    )
+
+
+def a_report(*, last: bool = False) -> Report:
+    """What a worker has counted."""
+    book = Book()
+    book.add("ingest_records_decoded_total", 5, protocol="v9")
+    book.observe("ingest_decode_seconds", 0.01)
+    return Report(book.snapshot(), last)
+
+
+MESSAGES = [
+    pytest.param(Ready(), id="ready"),
+    pytest.param(a_report(), id="a report"),
+    pytest.param(Templates(((bytes(24), Template(256, Layout(9, (Field(0, 1, 4),), False, 0), 12)),)), id="templates"),
+    pytest.param(Partitions(12), id="partitions"),
+    pytest.param(LogLevel("debug"), id="a log level"),
+    pytest.param(Stop(), id="stop"),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_is_sent_arrives_as_it_was(pair: Pair, message: Message) -> None:
+    """Each kind of message comes out equal, in either direction."""
+    for end in pair:
+        end.start()
+    for sender, receiver in (pair, pair[::-1]):
+        sender.send(message)
+        assert taken(receiver, 1) == [message]
+
+
+def test_observations_arrive_as_they_were(pair: Pair) -> None:
+    """Arrays cross the pipe with their types and values."""
+    for end in pair:
+        end.start()
+    sent = an_observation()
+    pair[0].send(sent)
+    (came,) = taken(pair[1], 1)
+    assert isinstance(came, Observed)
+    (before,), (after,) = sent.heard, came.heard
+    for name in Heard.__slots__:
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name), strict=name != "version")
+
+
+def test_messages_arrive_in_their_order(pair: Pair) -> None:
+    """Thousands of messages of all sizes, both ways at once, each in the order in which they were sent."""
+    numbers = [Partitions(number) for number in range(3000)]
+    for end in pair:
+        end.start()
+        end.send(LARGE)
+        for number in numbers:
+            end.send(number)
+        end.send(LARGE)
+    for end in pair:
+        assert taken(end, len(numbers) + 2) == [LARGE, *numbers, LARGE]
+
+
+def test_what_was_sent_before_the_start_is_not_lost(pair: Pair) -> None:
+    """A supervisor has things to say to a worker that is not there yet."""
+    pair[0].send(Partitions(3))
+    pair[0].start()
+    pair[1].start()
+    assert taken(pair[1], 1) == [Partitions(3)]
+
+
+def test_the_descriptor_is_readable_while_there_is_something_to_take(pair: Pair) -> None:
+    """An event loop that watches it is woken by a message, and not again once that is taken."""
+    for end in pair:
+        end.start()
+    assert not readable(pair[1], 0.0)
+    pair[0].send(Ready())
+    assert readable(pair[1], PATIENCE_SECONDS)
+    assert pair[1].take() == [Ready()]
+    assert not readable(pair[1], 0.0)
+    assert pair[1].take() == []
+
+
+# --- bounds
+
+
+def test_sending_does_not_wait_for_the_reader(pair: Pair) -> None:
+    """While the other end reads nothing, all that is sent waits, and `queued` tells how much."""
+    pair[0].start()
+    pair[0].send(LARGE)
+    for number in range(100):
+        pair[0].send(Partitions(number))
+    until(lambda: pair[0].queued == 100, "the first message under way")
+    pair[1].start()
+    assert taken(pair[1], 101) == [LARGE, *(Partitions(number) for number in range(100))]
+    assert pair[0].queued == 0
+
+
+def test_observations_and_reports_give_way_when_too_much_waits(pair: Pair) -> None:
+    """Over the bound, what the next one replaces is left out and counted; what must arrive still does."""
+    for number in range(MOST_QUEUED):
+        pair[0].send(Partitions(number))
+    pair[0].send(an_observation())
+    pair[0].send(a_report())
+    assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED)
+    last = [Templates(()), a_report(last=True)]
+    for message in last:
+        pair[0].send(message)
+    assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED + 2)
+    for end in pair:
+        end.start()
+    assert taken(pair[1], MOST_QUEUED + 2)[-2:] == last
+
+
+# --- ends
+
+
+def test_closing_sends_what_waits_first(pair: Pair) -> None:
+    """A worker's last report arrives, and the end after it."""
+    for end in pair:
+        end.start()
+    for number in range(500):
+        pair[0].send(Partitions(number))
+    pair[0].send(a_report(last=True))
+    pair[0].close()
+    until(pair[1].gone.is_set, "gone")
+    found = pair[1].take()
+    assert (len(found), found[-1]) == (501, a_report(last=True))
+
+
+def test_an_end_that_is_gone_is_noticed(pair: Pair) -> None:
+    """Whoever waits for the other end is woken when that is no more, and sending to it raises nothing."""
+    pair[0].start()
+    pair[1].close()
+    assert readable(pair[0], PATIENCE_SECONDS)
+    assert pair[0].gone.is_set()
+    assert pair[0].take() == []
+    for _ in range(10):
+        pair[0].send(LARGE)
+
+
+def test_an_end_that_dies_in_the_middle_of_a_message_is_noticed(pair: Pair) -> None:
+    """A killed worker leaves half a message: that is not a message, and the end is seen."""
+    pair[0].start()
+    pair[1]._connection._send(b"\x00\x00\x01\x00half")  # type: ignore[attr-defined]  # what a connection writes with
+    pair[1].close()
+    until(pair[0].gone.is_set, "gone")
+    assert pair[0].take() == []
+
+
+def test_nothing_is_left_of_channels_that_ended() -> None:
+    """Workers that die and are replaced for years do not use up descriptors."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    for _ in range(20):
+        ours, theirs = multiprocessing.Pipe()
+        channel = Channel(ours)
+        channel.start()
+        theirs.close()
+        until(channel.gone.is_set, "gone")
+        channel.close()
+    assert descriptors() == before

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.decoders import Fault, Unit
+from ingest.ledger import Ledger, balances, ledger
+from ingest.producer import Refusal
+from shared.metrics import Book, Snapshot, merge
+
+TOPIC = "flows.records"
+
+
+def counted(
+    *, decoded: int, delivered: int, in_flight: int, dropped: dict[tuple[str, str, str], int] | None = None
+) -> Snapshot:
+    """What one worker has counted; drops by stage, reason and unit."""
+    book = Book()
+    book.add("ingest_datagrams_received_total", 3, listener="udp://[::]:2055", protocol="v9")
+    book.add("ingest_datagrams_received_total", 2, listener="udp://[::]:4739", protocol="unknown")
+    book.add("ingest_records_decoded_total", decoded, protocol="v9")
+    book.add("kafka_produced_records_total", delivered, topic=TOPIC)
+    book.set("ingest_records_in_flight", in_flight)
+    for (stage, reason, unit), value in (dropped or {}).items():
+        book.add("ingest_dropped_total", value, stage=stage, reason=reason, unit=unit)
+    return book.snapshot()
+
+
+def test_before_anything_was_counted_the_books_are_empty_and_balance() -> None:
+    """Every account is there from the start, with zeros."""
+    books = ledger({})
+    assert books == {
+        "received": {"datagrams": 0, "records": 0},
+        "delivered": {"records": 0},
+        "dropped": {"datagrams": {}, "sets": {}, "records": {}},
+        "in_flight": {"records": 0},
+        "before_reception": {"socket_drops": 0},
+    }
+    assert balances(books)
+
+
+def test_each_unit_has_its_own_account() -> None:
+    """Drops are told by unit and reason, whatever the stage, and what the kernel dropped stands apart."""
+    book = Book()
+    book.add("ingest_socket_drops_total", 17, listener="udp://[::]:2055")
+    dropped = {
+        ("receive", "too_long", "datagrams"): 1,
+        ("decode", "truncated", "datagrams"): 2,
+        ("decode", "truncated", "sets"): 4,
+        ("decode", "bad_record", "sets"): 8,
+        ("produce", "queue_full", "records"): 16,
+        ("worker", "worker_died", "records"): 32,
+        ("produce", "worker_died", "records"): 64,
+    }
+    books = ledger(merge([counted(decoded=212, delivered=70, in_flight=30, dropped=dropped), book.snapshot()]))
+    assert books == {
+        "received": {"datagrams": 5, "records": 212},
+        "delivered": {"records": 70},
+        "dropped": {
+            "datagrams": {"too_long": 1, "truncated": 2},
+            "sets": {"truncated": 4, "bad_record": 8},
+            "records": {"queue_full": 16, "worker_died": 96},
+        },
+        "in_flight": {"records": 30},
+        "before_reception": {"socket_drops": 17},
+    }
+    assert balances(books)
+
+
+@pytest.mark.parametrize(
+    ("decoded", "delivered", "in_flight", "lost", "fits"),
+    [
+        pytest.param(100, 100, 0, 0, True, id="all delivered"),
+        pytest.param(100, 50, 30, 20, True, id="some of each"),
+        pytest.param(100, 50, 30, 0, False, id="a silent drop"),
+        pytest.param(100, 101, 0, 0, False, id="delivered twice"),
+        pytest.param(100, 100, 1, 0, False, id="delivered and in flight"),
+    ],
+)
+def test_records_that_are_nowhere_do_not_balance(
+    decoded: int, delivered: int, in_flight: int, lost: int, fits: bool
+) -> None:
+    """Received is delivered, dropped and in flight: no more, and no less. Drops in other units do not count here."""
+    dropped = {("produce", "queue_full", "records"): lost, ("decode", "truncated", "sets"): 7}
+    books = ledger(counted(decoded=decoded, delivered=delivered, in_flight=in_flight, dropped=dropped))
+    assert balances(books) is fits
+
+
+SHARES = st.lists(st.tuples(*[st.integers(0, 10**12)] * 4), max_size=5)
+
+
+@given(SHARES)
+def test_the_books_of_all_workers_together_balance_when_each_ones_do(shares: list[tuple[int, int, int, int]]) -> None:
+    """The supervisor adds up what its workers counted, in whatever shares."""
+    snapshots = [
+        counted(
+            decoded=delivered + in_flight + full + died,
+            delivered=delivered,
+            in_flight=in_flight,
+            dropped={("produce", "queue_full", "records"): full, ("worker", "worker_died", "records"): died},
+        )
+        for delivered, in_flight, full, died in shares
+    ]
+    books: Ledger = ledger(merge(snapshots))
+    assert balances(books)
+    assert books["received"]["records"] == sum(sum(share) for share in shares)
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize("reason", [*Fault, *Refusal, "worker_died", "awaiting_template"])
+def test_every_reason_has_its_place(unit: Unit, reason: str) -> None:
+    """Whatever is dropped, in whatever unit it is counted, is in the books under its own name."""
+    books = ledger(counted(decoded=0, delivered=0, in_flight=0, dropped={("somewhere", str(reason), unit.value): 9}))
+    assert books["dropped"][unit.value] == {str(reason): 9}
