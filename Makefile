@@ -9,10 +9,12 @@ KAFKA  := $(BIN)/python deploy/local/kafka.py
 
 # Arguments for pytest: make test PYTEST_ARGS="-k cut"
 PYTEST_ARGS ?=
+# Arguments for the benchmark: make bench BENCH_ARGS="--case v9 --no-peer"
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run kafka kafka-stop format lint type test docs bench bench-quick lock clean
+.PHONY: help setup run kafka kafka-stop format lint type test docs bench bench-quick profile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,11 +59,15 @@ test: $(STAMP) lint type ## Lint, types, then unit, property and integration tes
 docs: $(STAMP) ## Make the reference pages again from the schema and the settings
 	@$(BIN)/python -m shared.reference --write
 
-bench: $(STAMP) ## Measure the speed (minutes); results go to bench/results
-	@$(BIN)/python -m tests.bench
+bench: $(STAMP) ## Measure the speed (a quarter of an hour); results go to bench/results
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	@$(BIN)/python -m tests.bench.lake
 
 bench-quick: $(STAMP) ## Measure the speed roughly (seconds)
 	@$(BIN)/python -m tests.bench --quick
+
+profile: $(STAMP) ## Profile the loop of a worker, and print where its time goes
+	@$(BIN)/python -m tests.bench.profile
 
 # PIP_FIND_LINKS and the like are set aside, so that the locks depend on the public index alone;
 # no address of it is written. `make lock UPGRADE=1` takes the newest versions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from forwarder.consumer import Partition
 from forwarder.cut import CutRule, Cutter, Message, Range, Token
 from shared.codec import CorruptMessageError, decode, merge
+from shared.record import COLUMN, Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,13 @@ def decode_batch(messages: list[Held]) -> Decoded:
     return Decoded(merge(tables), tuple(corrupt))
 
 
-def read_value(value: bytes) -> pa.Table:
-    """Return the records of one message, sound to the last byte: one bad message must not harm a whole batch.
+def read_value(value: bytes, columns: Mapping[str, Column] = COLUMN) -> pa.Table:
+    """Return the rows of one message, sound to the last byte: one bad message must not harm a whole batch.
 
-    Raises CorruptMessageError, and nothing else, whatever the bytes are.
+    ``columns`` are those of the topic, by name. Raises CorruptMessageError, and nothing else, whatever the bytes are.
     """
     try:
-        table = decode(value)
+        table = decode(value, columns)
         names = table.column_names
         table.validate(full=True)
     except (pa.ArrowException, UnicodeDecodeError) as error:

@@ -83,6 +83,21 @@ class FieldConfig(Section):
         return self
 
 
+def profile_names() -> list[str]:
+    """The profiles that come with the product."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def _profile_name(name: str) -> str:
+    names = profile_names()
+    if name not in names:
+        raise ValueError(f"is no profile; the nearest is {nearest(name, names)} (all: {', '.join(names)})")
+    return name
+
+
+Profile = Annotated[str, AfterValidator(_profile_name)]
+
+
 class MappingFile(Section):
     """What a mapping file may hold."""
 
@@ -94,7 +109,7 @@ class MappingFile(Section):
         default=None,
         description="file with more of these names, a YAML map from tag to name; read again when it changes",
     )
-    profiles: tuple[str, ...] = Field(
+    profiles: tuple[Profile, ...] = Field(
         default=DEFAULT_PROFILES,
         description="sets of fields that come with the product; a field of the file goes first",
     )
@@ -106,11 +121,6 @@ class NamesFile(Section):
     sgt_names: dict[Tag, str] = Field(default_factory=dict, description="names of security groups by tag")
 
 
-def profile_names() -> list[str]:
-    """The profiles that come with the product."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
-
-
 def load_mapping(path: Path | None) -> FieldMapping:
     """Read a mapping file, or what holds without one.
 
@@ -118,13 +128,10 @@ def load_mapping(path: Path | None) -> FieldMapping:
         ConfigError: the file is not as it has to be; every fault is told with its line, one a line.
     """
     file = MappingFile() if path is None else _read(path)
-    unknown = [name for name in file.profiles if name not in profile_names()]
-    if unknown:
-        raise ConfigError(f"{path}: profiles: there is no profile {unknown[0]}; there are {', '.join(profile_names())}")
     fields = [*map(_mapped, file.fields)]
     for name in file.profiles:
         fields.extend(replace(one, fallback=True) for one in _profile(name))
-    more = {} if file.sgt_names_file is None else _read_names(file.sgt_names_file)
+    more = {} if file.sgt_names_file is None else _read_names(file.sgt_names_file, path)
     return FieldMapping(tuple(fields), {**more, **file.sgt_names})
 
 
@@ -147,8 +154,11 @@ def _read(path: Path) -> MappingFile:
     return _validated(MappingFile, read_file(path, numbers_as_keys=True))
 
 
-def _read_names(path: Path) -> dict[int, str]:
-    written = read_file(path, numbers_as_keys=True)
+def _read_names(path: Path, named_by: Path | None) -> dict[int, str]:
+    try:
+        written = read_file(path, numbers_as_keys=True)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (it is the sgt_names_file of {named_by})") from None
     written.tree = {"sgt_names": written.tree}
     written.origins = {("sgt_names", *place): origin for place, origin in written.origins.items()}
     return _validated(NamesFile, written).sgt_names

@@ -101,23 +101,33 @@ def _number(row: Row, *names: str) -> int | None:
 
 
 def sampling_rate(row: Row) -> int | None:
-    """N of 1:N that a record tells: of 309/310, 305/306, 311, 50 and 34 the first that is there and is not 0."""
+    """N of 1:N that a record tells: of 309/310, 305/306, 311, 50 and 34 the first that is there and is not 0.
+
+    One that is larger than a record can tell is not known.
+    """
+    rate = next((rate for rate in _told_rates(row) if rate >= 1), None)
+    return None if rate is None or rate > MOST else round(rate)
+
+
+def _told_rates(row: Row) -> Iterator[float]:
     size, population = _number(row, "0:309"), _number(row, "0:310")
-    if size and population:
-        return round(population / size)
+    if size and population is not None:
+        yield population / size
     taken, skipped = _number(row, "0:305"), _number(row, "0:306")
     if taken and skipped is not None:
-        return round((taken + skipped) / taken)
+        yield (taken + skipped) / taken
     share = row.get("0:311")
-    # What is smaller has no rate that a number of 32 bits could tell.
-    if isinstance(share, float) and 1 / MOST <= share <= 1:
-        return round(1 / share)
-    return _number(row, "0:50") or _number(row, "0:34") or None
+    if isinstance(share, float) and 0 < share <= 1:
+        yield 1 / share
+    for name in ("0:50", "0:34"):
+        interval = _number(row, name)
+        if interval is not None:
+            yield interval
 
 
 def _rates(row: Row, scope: set[str]) -> Iterator[Told]:
     rate = sampling_rate(row)
-    if rate is None or rate > MOST:
+    if rate is None:
         return
     sampler = _number(row, "0:302", "0:48")
     template = _number(row, "0:145", V9_TEMPLATE)

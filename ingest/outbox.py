@@ -14,7 +14,7 @@ from ingest.decoders.columns import compacted
 from ingest.partition import partitions
 from shared.codec import merge
 
-MESSAGES_AT_ONCE: Final = 8
+MESSAGES_AT_ONCE: Final = 2
 """Full messages per partition that are gathered before all are cut together: what is left over then matters little."""
 
 LARGE_DICTIONARY: Final = 64

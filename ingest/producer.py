@@ -18,6 +18,10 @@ PURGE_SECONDS: Final = 5.0
 """How long the client may take to say what it gives up; what it has not named by then is given up as well."""
 
 
+BY_KEY: Final = -1
+"""No partition in particular: the client chooses it by the hash of the message's key."""
+
+
 class Refusal(StrEnum):
     """Why Kafka did not take the records of a message."""
 
@@ -45,7 +49,7 @@ REFUSALS: Final[Mapping[int, Refusal]] = {
 
 
 class RecordProducer:
-    """Produces messages of records to one topic, by explicit partition, and counts what was acknowledged.
+    """Produces messages of rows to one topic, by explicit partition or by key, and counts what was acknowledged.
 
     Never blocks: a full queue refuses the message. Acknowledgements are counted in :meth:`poll`, which is to be called
     often. Made after the process was spawned, since the client's threads do not survive a fork.
@@ -61,6 +65,7 @@ class RecordProducer:
         self._refused = refused
         self._client: Producer | None = None
         self._encoder = codec.Encoder(MAX_MESSAGE_BYTES)
+        self._acknowledged: list[tuple[int, int, float]] = []
         self.in_flight_records = 0
         self._in_flight_bytes = 0
         self._in_flight_messages = 0
@@ -71,8 +76,11 @@ class RecordProducer:
         """Make the client; does not wait for a broker."""
         self._client = producer(self._properties | {"error_cb": self._hear})
 
-    def send(self, partition: int, batch: pa.RecordBatch) -> None:
-        """Hand one message over. What the queue has no room for is refused, counted and told."""
+    def send(self, partition: int, batch: pa.RecordBatch, key: bytes | None = None) -> None:
+        """Hand one message over. What the queue has no room for is refused, counted and told.
+
+        With :data:`BY_KEY` for its partition, a message goes where all with its key go.
+        """
         client = self._started()
         records, value = batch.num_rows, self._encoder.encode(batch)
         size, begun = len(value), time.monotonic()
@@ -80,10 +88,7 @@ class RecordProducer:
         def acknowledged(error: KafkaError | None, _: Message) -> None:
             self._settle(records, size)
             if error is None:
-                self._book.add("kafka_produced_messages_total", 1, topic=self._topic)
-                self._book.add("kafka_produced_records_total", records, topic=self._topic)
-                self._book.add("kafka_produced_bytes_total", size, topic=self._topic)
-                self._book.observe("kafka_produce_seconds", time.monotonic() - begun, topic=self._topic)
+                self._acknowledged.append((records, size, time.monotonic() - begun))
             else:
                 self._refuse(REFUSALS.get(error.code(), Refusal.OTHER), records)
 
@@ -91,6 +96,7 @@ class RecordProducer:
             client.produce(
                 self._topic,
                 value,
+                key,
                 partition=partition,
                 headers=codec.headers(records, self._name),
                 on_delivery=acknowledged,
@@ -108,6 +114,7 @@ class RecordProducer:
     def poll(self) -> None:
         """Count what was acknowledged or refused meanwhile. Does not block."""
         self._started().poll(0)
+        self._count_acknowledged()
         self._book.set("kafka_queue_messages", self._in_flight_messages, topic=self._topic)
         self._book.set("kafka_queue_bytes", self._in_flight_bytes, topic=self._topic)
 
@@ -120,6 +127,7 @@ class RecordProducer:
         deadline = time.monotonic() + wait_seconds
         while len(client) and time.monotonic() < deadline:
             client.flush(0.2)
+            self._count_acknowledged()
             alive()
         if len(client):
             client.purge()
@@ -133,6 +141,17 @@ class RecordProducer:
         if self._client is None:
             raise RuntimeError("the producer was not started")
         return self._client
+
+    def _count_acknowledged(self) -> None:
+        """Count all messages that were acknowledged since the last time at once: that is cheaper than one by one."""
+        if not self._acknowledged:
+            return
+        records, sizes, seconds = zip(*self._acknowledged, strict=True)
+        self._acknowledged.clear()
+        self._book.add("kafka_produced_messages_total", len(records), topic=self._topic)
+        self._book.add("kafka_produced_records_total", sum(records), topic=self._topic)
+        self._book.add("kafka_produced_bytes_total", sum(sizes), topic=self._topic)
+        self._book.observe_many("kafka_produce_seconds", seconds, topic=self._topic)
 
     def _settle(self, records: int, size: int) -> None:
         self._in_flight_messages -= 1

@@ -25,7 +25,7 @@ MAX_DATAGRAM_BYTES: Final = 65_535
 
 _CALL_DATAGRAMS: Final = 1024  # UIO_MAXIOV: recvmmsg takes no more at a time
 _LINE_BYTES: Final = 64
-_LONGEST_PAUSE_NS: Final = 5_000_000
+_LONGEST_PAUSE_NS: Final = 20_000_000
 
 # struct msghdr, mmsghdr and iovec of 64-bit Linux; the nested dtype is padded as C does it.
 _MESSAGE: Final = np.dtype(
@@ -177,7 +177,7 @@ class Receiver:
 
     A batch ends when its slots are full, at `max_bytes`, at its age, or when `wake` is readable. At low rates that is
     the age; at high rates, what came while the last batch was decoded is read at once. Between two reads of a batch it
-    sleeps for up to 5 ms (less where a small receive buffer would fill meanwhile), to be woken a few times per batch
+    sleeps for up to 20 ms (less where a small receive buffer would fill meanwhile), to be woken a few times per batch
     and not for every datagram. Sockets take turns, so that one that is flooded does not starve the others.
 
     Memory: 64 KiB of address space a slot, of which those pages are real that a datagram has reached since the start;

@@ -32,16 +32,18 @@ from ingest.control import (
     Stop,
     Templates,
 )
+from ingest.decoders.templates import DOMAIN_BYTES
 from ingest.exporters import Exporters, address_text
 from ingest.ledger import Ledger, balances, ledger
 from ingest.mapping import load_mapping, names_file
 from ingest.options import OptionTables
 from ingest.sockets import DropCount, ListenerSockets, open_listeners
-from ingest.templates import DOMAIN_BYTES, TemplateStore
+from ingest.templates import TemplateStore
 from ingest.topics import TopicWatch
 from ingest.worker import FLUSH_SECONDS, WorkerArguments, run_worker
 from shared import log
 from shared.errors import ConfigError
+from shared.kafka import producer, producer_properties
 from shared.metrics import METRIC, Book, ExporterLabels, Kind, Snapshot, merge, total
 from shared.version import VERSION
 from shared.web import Check, WebServer, create_app
@@ -123,9 +125,11 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until a signal says stop, then stop cleanly: nothing that reached a socket is lost.
 
-        Raises StartError when a port is taken.
+        Raises StartError when a port is taken, and ConfigError when the Kafka client refuses a property.
         """
         loop = asyncio.get_running_loop()
+        # Made to be refused now, where that ends the program, and not in every worker again and again.
+        producer(producer_properties(self._settings.kafka, "sluiceway-ingest"))
         self._listeners = open_listeners(self._config.listen, self._count, self._config.receive_buffer_bytes)
         web = self._web()
         await web.start()
@@ -496,9 +500,11 @@ class _NamesFile:
 def _final(worker: _Worker) -> Snapshot:
     """What a worker that is gone leaves: its counters; what it had in flight is lost, unless it ended by itself."""
     kept = {name: series for name, series in worker.snapshot.items() if METRIC[name].kind is not Kind.GAUGE}
-    lost = int(total(worker.snapshot, "ingest_records_in_flight"))
-    if worker.ended or not lost:
+    if worker.ended:
         return kept
     book = Book()
-    book.add("ingest_dropped_total", lost, stage="worker", reason="worker_died", unit="records")
+    for unit in ("records", "counters"):
+        lost = int(total(worker.snapshot, f"ingest_{unit}_in_flight"))
+        if lost:
+            book.add("ingest_dropped_total", lost, stage="worker", reason="worker_died", unit=unit)
     return merge([kept, book.snapshot()])

@@ -11,14 +11,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ingest.decoders.elements import ALONE, Element
 from ingest.decoders.fault import Fault
-from ingest.decoders.layout import Layout, Template
+from ingest.decoders.layout import VARIABLE, Field, Layout, Template
 from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.plan import Plan
-from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned
+from ingest.decoders.templates import AMBIGUOUS, DOMAIN_BYTES, UNKNOWN, Learned
 
-DOMAIN_BYTES: Final = 22
-"""A key without the template id: exporter, version and observation domain."""
+FIELD_BYTES: Final = 240
+"""What a field of a layout costs, with what it is compiled to: measured with tracemalloc, and rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class TemplateBounds:
     per_domain: int = 512
     template_bytes: int = 8192
     templates: int = 262_144
-    total_bytes: int = 64 << 20
-    """Bytes of all templates as they came over the wire."""
+    total_bytes: int = 256 << 20
+    """Bytes of memory that the distinct layouts of all templates take, compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class TemplateStore:
         self._layouts: list[Layout | None] = []
         self._plans: list[dict[int, Plan]] = []
         self._mapping = mapping or FieldMapping()
+        self._elements = ALONE | self._mapping.elements
+        self._element_plans: dict[tuple[int, Element, int], Plan] = {}
         self._references: list[int] = []
         self._free: list[int] = []
         self._unused: list[int] = []
@@ -105,9 +108,22 @@ class TemplateStore:
             plan = self._plans[number][variant] = Plan(layout, self._mapping.rules(layout, variant))
         return plan
 
+    def element_plan(self, version: int, element: Element, variant: int) -> Plan | None:
+        """See :meth:`ingest.decoders.templates.Templates.element_plan`."""
+        if element not in self._elements:
+            return None
+        key = (version, element, variant)
+        plan = self._element_plans.get(key)
+        if plan is None:
+            layout = Layout(version, (Field(*element, VARIABLE),), options=False, scopes=0)
+            plan = self._element_plans[key] = Plan(layout, self._mapping.rules(layout, variant))
+        return plan
+
     def map(self, mapping: FieldMapping) -> None:
         """Use another mapping from the next batch on."""
         self._mapping = mapping
+        self._elements = ALONE | mapping.elements
+        self._element_plans.clear()
         self._plans = [{} for _ in self._plans]
 
     def free_unused(self) -> None:
@@ -139,10 +155,8 @@ class TemplateStore:
         else:
             numbers = (number, known.numbers[0])
             self._release(known.numbers[1:])
-            self._bytes -= known.wire_bytes
         self._known[key] = Known(numbers, template.wire_bytes)
         self._numbers[key] = number if known is None else AMBIGUOUS
-        self._bytes += template.wire_bytes
         self._make_room()
         return Learned(key, template, number, redefined=known is not None)
 
@@ -171,6 +185,8 @@ class TemplateStore:
                 self._plans.append({})
                 self._references.append(0)
             self._interned[layout] = number
+        if self._references[number] == 0:
+            self._bytes += FIELD_BYTES * len(layout.fields)
         self._references[number] += 1
         return number
 
@@ -178,6 +194,7 @@ class TemplateStore:
         for number in numbers:
             self._references[number] -= 1
             if self._references[number] == 0:
+                self._bytes -= FIELD_BYTES * len(self.layout(number).fields)
                 self._unused.append(number)
 
     def _make_room(self) -> None:
@@ -185,7 +202,6 @@ class TemplateStore:
             key = next(iter(self._known))
             known = self._known.pop(key)
             del self._numbers[key]
-            self._bytes -= known.wire_bytes
             self._release(known.numbers)
             domain = key[:DOMAIN_BYTES]
             self._in_domain[domain] -= 1

@@ -8,7 +8,7 @@ from typing import Final
 
 from shared.config import KafkaConfig
 from shared.errors import SluicewayError
-from shared.kafka import RECORDS, KafkaAway, ensure_topics
+from shared.kafka import COUNTERS, RECORDS, KafkaAway, ensure_topics
 from shared.log import Logger, Throttle
 from shared.web import Check
 
@@ -18,7 +18,7 @@ AGAIN_SECONDS: Final = 30.0
 
 
 class TopicWatch:
-    """Watches the records' topic. ``found`` is called with the number of partitions, when it is known and changes."""
+    """Watches our topics. ``found`` is called with the number of the records' partitions, when it is known and changes."""
 
     def __init__(self, config: KafkaConfig, found: Callable[[int], None], logger: Logger) -> None:
         self._config = config
@@ -49,7 +49,7 @@ class TopicWatch:
 
     def _look(self) -> bool:
         try:
-            report = ensure_topics(self._config, [RECORDS])
+            report = ensure_topics(self._config, [RECORDS, COUNTERS])
         except KafkaAway as away:
             self._throttle.log(self._log, "warning", "away", "kafka is away", reason=str(away))
             ready = self._partitions > 0

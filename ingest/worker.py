@@ -15,6 +15,7 @@ import numpy as np
 
 from ingest.config import IngestSettings
 from ingest.control import Channel, Facts, LogLevel, Mapped, Observed, Partitions, Ready, Report, Stop, Templates
+from ingest.counters import CounterOutbox, CounterStream
 from ingest.decoders import Datagrams, Decoded, Unit
 from ingest.decoders.mapping import FieldMapping
 from ingest.outbox import MessageBounds, Outbox
@@ -24,7 +25,7 @@ from ingest.receive import ReceiveFault, Receiver
 from ingest.sampling import SamplingRates
 from ingest.sockets import drain
 from shared import log
-from shared.kafka import RECORDS, full_name, producer_properties
+from shared.kafka import COUNTERS, RECORDS, full_name, producer_properties
 from shared.metrics import Book
 
 REPORT_SECONDS: Final = 0.25
@@ -35,8 +36,14 @@ IDLE_WAIT_NS: Final = 100_000_000
 FLUSH_SECONDS: Final = 30.0
 """How long a stopping worker waits for Kafka to acknowledge what it sent."""
 
+COUNTERS_FLUSH_SECONDS: Final = 2.0
+"""How long it then waits for the counter samples: they were sent at the same time."""
+
 OUTBOX_BYTES: Final = 256 << 20
 """Records that are held while the partitions of the topic are not known, since no broker answered yet."""
+
+COUNTERS_BYTES: Final = 32 << 20
+"""The same for counter samples; and for those that wait in the client's queue."""
 
 RECORD_BYTES: Final = 40
 """A flow record on the wire has about this many bytes or more: turns a bound of records into one of bytes."""
@@ -89,12 +96,21 @@ class Worker:
             config.message.max_records, config.message.max_bytes, config.message.max_age_ms * 1_000_000
         )
         self._outbox = Outbox(bounds, OUTBOX_BYTES)
+        name = f"ingest-{socket.gethostname()}-{arguments.name}-{os.getpid()}"
         self._producer = RecordProducer(
             producer_properties(kafka, f"sluiceway-ingest-{arguments.name}"),
             full_name(kafka, RECORDS),
-            f"ingest-{socket.gethostname()}-{arguments.name}-{os.getpid()}",
+            name,
             self._book,
             self._refused,
+        )
+        properties = producer_properties(
+            kafka, f"sluiceway-ingest-{arguments.name}-counters", queue_bytes=COUNTERS_BYTES
+        )
+        self._counters = CounterStream(
+            CounterOutbox(bounds, COUNTERS_BYTES),
+            RecordProducer(properties, full_name(kafka, COUNTERS), name, self._book, self._refused_counters),
+            self._refused_counters,
         )
         self._partitions = 0
         self._stopping = False
@@ -104,12 +120,14 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop; everything received by then is sent, or counted."""
         self._producer.start()
+        self._counters.start()
         self._channel.start()
         self._channel.send(Ready())
         while not self._stopping:
             self._turn(IDLE_WAIT_NS, self._max_age_ns)
-            if self._producer.fatal is not None:
-                self._log.error("the Kafka client can produce no more, starting anew", error=self._producer.fatal)
+            fatal = self._producer.fatal or self._counters.fatal
+            if fatal is not None:
+                self._log.error("the Kafka client can produce no more, starting anew", error=fatal)
                 self._report()
                 self._channel.close()
                 raise SystemExit(1)
@@ -124,6 +142,7 @@ class Worker:
         self._obey()
         self._send(time.monotonic_ns())
         self._producer.poll()
+        self._counters.poll()
         now = time.monotonic()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_SECONDS
@@ -156,6 +175,9 @@ class Worker:
             self._book.add("ingest_records_decoded_total", batch.num_rows, protocol=label)
             if not self._outbox.add(self._sampling.apply(batch), now_ns):
                 self._drop("produce", Refusal.QUEUE_FULL.value, Unit.RECORDS, batch.num_rows)
+        for batch in decoded.counters:
+            self._book.add("ingest_counters_decoded_total", batch.num_rows)
+            self._counters.add(batch, now_ns)
         if decoded.options_records:
             self._book.add("ingest_options_records_total", decoded.options_records)
         for (fault, unit), count in decoded.faults.items():
@@ -163,6 +185,8 @@ class Worker:
         for oddity, count in decoded.oddities.items():
             if count:
                 self._book.add("ingest_oddities_total", count, reason=oddity.value)
+        for kind, count in decoded.skipped.items():
+            self._book.add("ingest_skipped_total", count, kind=kind)
 
     def _count_received(self, datagrams: Datagrams, decoded: Decoded) -> None:
         code = np.full(len(datagrams), len(LABEL_CODES) - 1, np.int64)
@@ -194,6 +218,9 @@ class Worker:
         if self._partitions and (everything or self._outbox.due(self._partitions, now_ns)):
             for partition, batch in self._outbox.take(self._partitions):
                 self._producer.send(partition, batch)
+        if self._partitions:
+            # All topics are made together: when one is there, so are the others, or they will not be.
+            self._counters.send(now_ns, everything=everything)
 
     def _obey(self) -> None:
         for message in self._channel.take():
@@ -223,6 +250,7 @@ class Worker:
         self._turn(10_000_000, 0)
         self._send(time.monotonic_ns(), everything=True)
         self._producer.close(FLUSH_SECONDS, self._report)
+        self._counters.close(COUNTERS_FLUSH_SECONDS, self._report)
         if self._outbox.records:
             self._refused(Refusal.NOT_ACKNOWLEDGED, self._outbox.records)
             self._outbox.clear()
@@ -235,6 +263,9 @@ class Worker:
 
     def _refused(self, refusal: Refusal, records: int) -> None:
         self._drop("produce", refusal.value, Unit.RECORDS, records)
+
+    def _refused_counters(self, refusal: Refusal, rows: int) -> None:
+        self._drop("produce", refusal.value, Unit.COUNTERS, rows)
 
     def _drop(self, stage: str, reason: str, unit: Unit, count: int) -> None:
         self._book.add("ingest_dropped_total", count, stage=stage, reason=reason, unit=unit.value)
@@ -250,4 +281,5 @@ class Worker:
         book.set("ingest_parked_sets", self._pipeline.parking.sets)
         book.set("ingest_outbox_records", self._outbox.records)
         book.set("ingest_records_in_flight", self._outbox.records + self._producer.in_flight_records)
+        book.set("ingest_counters_in_flight", self._counters.in_flight)
         self._channel.send(Report(book.snapshot(), last))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, Protocol
 
 import pyarrow as pa
@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from shared.codec import merge
-from shared.record import SCHEMA
-from shared.table import FlowTable
+from shared.grid import GrowingTable, Layout
+from shared.record import COLUMN, Column, schema_of
+from shared.table import FLOWS
 from shared.text import json_lines
 
 TABLE_ROWS: Final = 500
@@ -33,10 +34,10 @@ class Writer(Protocol):
 class TableWriter:
     """Lines that a person reads; with a console in colours, and cut at its width."""
 
-    def __init__(self, out: BinaryIO, console: Console | None = None) -> None:
+    def __init__(self, out: BinaryIO, console: Console | None = None, layout: Layout = FLOWS) -> None:
         self._out = out
         self._console = console
-        self._table = FlowTable(width=None if console is None else console.width)
+        self._table = GrowingTable(layout, width=None if console is None else console.width)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the records' lines."""
@@ -70,8 +71,11 @@ class JsonWriter:
 class _ColumnWriter:
     """All columns that there are, in batches of many records; what a record does not have is null."""
 
-    def __init__(self, out: BinaryIO, schema: pa.Schema, write_table: Callable[[pa.Table], None]) -> None:
+    def __init__(
+        self, out: BinaryIO, columns: Mapping[str, Column], schema: pa.Schema, write_table: Callable[[pa.Table], None]
+    ) -> None:
         self._out = out
+        self._columns = columns
         self._schema = schema
         self._write_table = write_table
         self._waiting: list[pa.Table] = []
@@ -88,7 +92,7 @@ class _ColumnWriter:
         waiting, self._waiting, self._rows = self._waiting, [], 0
         if not waiting:
             return
-        merged = merge(waiting)
+        merged = merge(waiting, self._columns)
         have = set(merged.column_names)
         columns = [
             merged[field.name] if field.name in have else pa.nulls(len(merged), field.type) for field in self._schema
@@ -99,9 +103,10 @@ class _ColumnWriter:
 class ArrowWriter(_ColumnWriter):
     """An Arrow IPC stream."""
 
-    def __init__(self, out: BinaryIO, schema: pa.Schema = SCHEMA) -> None:
+    def __init__(self, out: BinaryIO, columns: Mapping[str, Column] = COLUMN) -> None:
+        schema = schema_of(columns.values())
         self._stream = pa.ipc.new_stream(out, schema)
-        super().__init__(out, schema, self._stream.write_table)
+        super().__init__(out, columns, schema, self._stream.write_table)
 
     def close(self) -> None:
         """Write the last batch and the end of the stream."""
@@ -113,9 +118,10 @@ class ArrowWriter(_ColumnWriter):
 class ParquetWriter(_ColumnWriter):
     """A Parquet file; nothing of it can be read before it is closed."""
 
-    def __init__(self, out: BinaryIO, schema: pa.Schema = SCHEMA) -> None:
+    def __init__(self, out: BinaryIO, columns: Mapping[str, Column] = COLUMN) -> None:
+        schema = schema_of(columns.values())
         self._file = pq.ParquetWriter(out, schema, compression="zstd")
-        super().__init__(out, schema, self._file.write_table)
+        super().__init__(out, columns, schema, self._file.write_table)
 
     def close(self) -> None:
         """Write the last row group and the footer."""

@@ -7,23 +7,27 @@ double a small message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 
 from shared.errors import SluicewayError, UnknownSchemaError
-from shared.record import COLUMN, COLUMNS, SCHEMA_VERSION
+from shared.record import COLUMN, SCHEMA_VERSION, Column
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
+
+# Arrow's own defaults. Without them it looks for its settings in the environment, for each message anew.
+_AS_IT_IS: Final = pa.ipc.IpcWriteOptions()
 
 Headers = list[tuple[str, str | bytes | None]]
 """Headers as the Kafka client takes them; ours have bytes."""
 
 
 class CorruptMessageError(SluicewayError):
-    """The value of a message is not an Arrow stream of flow records."""
+    """The value of a message is not an Arrow stream of what the topic has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class MessageInfo:
 def encode(batch: pa.RecordBatch) -> pa.Buffer:
     """Return the value of one message: an IPC stream of one batch, its schema first."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=_AS_IT_IS) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
 
@@ -57,7 +61,7 @@ class Encoder:
         """Return the value of one message, as :func:`encode` does."""
         sink = pa.FixedSizeBufferWriter(self._room)
         try:
-            with pa.ipc.new_stream(sink, batch.schema) as writer:
+            with pa.ipc.new_stream(sink, batch.schema, options=_AS_IT_IS) as writer:
                 writer.write_batch(batch)
         except OSError:
             # There is no other error that writing to memory can meet than its end.
@@ -88,7 +92,7 @@ def read_headers(pairs: Iterable[tuple[str, str | bytes | None]] | None) -> Mess
     """
     found = {name: value for name, value in pairs or () if isinstance(value, bytes)}
     version = found.get("schema")
-    if version is None or not version.isdigit() or int(version) != SCHEMA_VERSION:
+    if version is None or _number(version) != SCHEMA_VERSION:
         said = (
             "has no schema version"
             if version is None
@@ -98,51 +102,60 @@ def read_headers(pairs: Iterable[tuple[str, str | bytes | None]] | None) -> Mess
             f"the message {said}, and this program reads version {SCHEMA_VERSION}:"
             " run a version of Sluiceway that knows it, or remove what is not ours from the topic"
         )
-    records = found.get("records")
     return MessageInfo(
         schema=SCHEMA_VERSION,
         content_type=(found.get("content-type") or b"").decode("ascii", "replace"),
-        records=int(records) if records is not None and records.isdigit() else None,
+        records=_number(found.get("records", b"")),
         heartbeat="heartbeat" in found,
     )
 
 
-def decode(value: bytes | pa.Buffer) -> pa.Table:
-    """Return the records of one message, columns as its producer made them; no copy is made of the value.
+def _number(digits: bytes) -> int | None:
+    """A number of up to 18 digits, as a header has it; anything else is none."""
+    return int(digits) if digits.isdigit() and len(digits) <= 18 else None
 
-    Raises CorruptMessageError. Columns of a name that this program knows have the record's type; others are as they
-    came.
+
+def decode(value: bytes | pa.Buffer, columns: Mapping[str, Column] = COLUMN) -> pa.Table:
+    """Return the rows of one message, columns as its producer made them; no copy is made of the value.
+
+    ``columns`` are those of the topic, by name. Raises CorruptMessageError. Columns that are among them have their
+    type; others are as they came.
     """
     try:
         with pa.ipc.open_stream(value) as reader:
             table = reader.read_all()
-        table.validate()
-    except (pa.ArrowException, OSError, EOFError) as error:
+        # In full: columns that point beyond their memory would take the process with them. It costs a tenth of reading.
+        table.validate(full=True)
+        names = table.schema.names
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise CorruptMessageError(f"not a readable Arrow stream: {error}") from error
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise CorruptMessageError(f"column {twice} stands there more than once")
     for field in table.schema:
-        known = COLUMN.get(field.name)
+        known = columns.get(field.name)
         if known is not None and known.type != field.type:
-            raise CorruptMessageError(f"column {field.name} is {field.type}, where the record has {known.type}")
+            raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
     return table
 
 
-def merge(tables: Sequence[pa.Table]) -> pa.Table:
+def merge(tables: Sequence[pa.Table], columns: Mapping[str, Column] = COLUMN) -> pa.Table:
     """Return one table of all rows, in order of schema and then of appearance.
 
-    The columns are the union of those that the tables have, in the record's order; columns that the record does not
-    have are left out. Each column comes in one chunk, with one dictionary.
+    The columns are the union of those that the tables have, in the order of ``columns``; what is not among these is
+    left out. Each column comes in one chunk, with one dictionary.
     """
     groups: dict[pa.Schema, list[pa.Table]] = {}
     for table in tables:
         groups.setdefault(table.schema, []).append(table)
-    parts = [_ordered(pa.concat_tables(group)) for group in groups.values()]
+    parts = [_ordered(pa.concat_tables(group), columns) for group in groups.values()]
     if not parts:
         return pa.schema([]).empty_table()
     whole = parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="default")
-    return _ordered(whole).unify_dictionaries().combine_chunks()
+    return _ordered(whole, columns).unify_dictionaries().combine_chunks()
 
 
-def _ordered(table: pa.Table) -> pa.Table:
+def _ordered(table: pa.Table, columns: Mapping[str, Column]) -> pa.Table:
     have = set(table.column_names)
-    names = [column.name for column in COLUMNS if column.name in have]
+    names = [name for name in columns if name in have]
     return table if names == table.column_names else table.select(names)

@@ -37,10 +37,7 @@ def _columns(structure: str, *fields: _Field) -> tuple[Column, ...]:
 
 
 _SAMPLE: Final = (
-    *(
-        RECORD_COLUMN[name]
-        for name in ("time_received", "sampler_address", "observation_domain_id", "sequence_num")
-    ),
+    *(RECORD_COLUMN[name] for name in ("time_received", "sampler_address", "observation_domain_id", "sequence_num")),
     Column(
         "if_index",
         U32,
@@ -49,7 +46,13 @@ _SAMPLE: Final = (
     ),
     *_columns(
         "counters_sample",
-        ("source_id_class", U32, "source_id", None, "what the source is: 0 ifIndex, 1 VLAN, 2 physical, 3 logical entity"),
+        (
+            "source_id_class",
+            U32,
+            "source_id",
+            None,
+            "what the source is: 0 ifIndex, 1 VLAN, 2 physical, 3 logical entity",
+        ),
         ("source_id_index", U32, "source_id", None, "which of those it is"),
         ("sample_sequence_num", U32, "sequence_number", None, "counter samples of this source so far"),
     ),
@@ -69,7 +72,13 @@ _INTERFACE: Final = (
         ("if_in_broadcast_pkts", U32, "ifInBroadcastPkts", "packets", "broadcast packets received"),
         ("if_in_discards", U32, "ifInDiscards", "packets", "packets received and discarded, though nothing was wrong"),
         ("if_in_errors", U32, "ifInErrors", "packets", "packets received with errors"),
-        ("if_in_unknown_protos", U32, "ifInUnknownProtos", "packets", "packets received of a protocol that is not spoken"),
+        (
+            "if_in_unknown_protos",
+            U32,
+            "ifInUnknownProtos",
+            "packets",
+            "packets received of a protocol that is not spoken",
+        ),
         ("if_out_octets", U64, "ifOutOctets", "bytes", "bytes sent"),
         ("if_out_ucast_pkts", U32, "ifOutUcastPkts", "packets", "unicast packets sent"),
         ("if_out_multicast_pkts", U32, "ifOutMulticastPkts", "packets", "multicast packets sent"),
@@ -81,9 +90,21 @@ _INTERFACE: Final = (
     *_columns("port_name (1005)", ("port_name", NAME, "name", None, "name of the interface")),
     *_columns(
         "ethernet_counters (2)",
-        ("dot3_stats_alignment_errors", U32, "dot3StatsAlignmentErrors", "frames", "frames of no whole number of octets"),
+        (
+            "dot3_stats_alignment_errors",
+            U32,
+            "dot3StatsAlignmentErrors",
+            "frames",
+            "frames of no whole number of octets",
+        ),
         ("dot3_stats_fcs_errors", U32, "dot3StatsFCSErrors", "frames", "frames with a wrong check sequence"),
-        ("dot3_stats_single_collision_frames", U32, "dot3StatsSingleCollisionFrames", "frames", "sent after one collision"),
+        (
+            "dot3_stats_single_collision_frames",
+            U32,
+            "dot3StatsSingleCollisionFrames",
+            "frames",
+            "sent after one collision",
+        ),
         (
             "dot3_stats_multiple_collision_frames",
             U32,
@@ -99,7 +120,13 @@ _INTERFACE: Final = (
             "frames",
             "whose first attempt waited for a busy medium",
         ),
-        ("dot3_stats_late_collisions", U32, "dot3StatsLateCollisions", None, "collisions after the first 512 bit times"),
+        (
+            "dot3_stats_late_collisions",
+            U32,
+            "dot3StatsLateCollisions",
+            None,
+            "collisions after the first 512 bit times",
+        ),
         (
             "dot3_stats_excessive_collisions",
             U32,
@@ -114,7 +141,13 @@ _INTERFACE: Final = (
             "frames",
             "not sent for an internal error",
         ),
-        ("dot3_stats_carrier_sense_errors", U32, "dot3StatsCarrierSenseErrors", None, "times that the carrier was lost"),
+        (
+            "dot3_stats_carrier_sense_errors",
+            U32,
+            "dot3StatsCarrierSenseErrors",
+            None,
+            "times that the carrier was lost",
+        ),
         ("dot3_stats_frame_too_longs", U32, "dot3StatsFrameTooLongs", "frames", "frames over the largest size"),
         (
             "dot3_stats_internal_mac_receive_errors",
@@ -172,7 +205,13 @@ _INTERFACE: Final = (
         ("dot11_associated_station_count", U32, "dot11AssociatedStationCount", None, "stations associated now"),
         ("dot11_qos_cf_polls_received_count", U32, "dot11QoSCFPollsReceivedCount", None, "QoS polls received"),
         ("dot11_qos_cf_polls_unused_count", U32, "dot11QoSCFPollsUnusedCount", None, "QoS polls not used"),
-        ("dot11_qos_cf_polls_unusable_count", U32, "dot11QoSCFPollsUnusableCount", None, "QoS polls that were of no use"),
+        (
+            "dot11_qos_cf_polls_unusable_count",
+            U32,
+            "dot11QoSCFPollsUnusableCount",
+            None,
+            "QoS polls that were of no use",
+        ),
         ("dot11_qos_cf_polls_lost_count", U32, "dot11QoSCFPollsLostCount", None, "QoS polls without an answer"),
     ),
     *_columns(

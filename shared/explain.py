@@ -61,12 +61,16 @@ def _line(origin: Origin | None) -> tuple[str, int]:
 def _place(details: ErrorDetails, slot: Slot) -> tuple[KeyPath, Slot]:
     """The path of a fault and what may stand there; pydantic adds names of types to it, which are no keys."""
     path: KeyPath = ()
+    around = slot
     for name in details["loc"]:
+        if name == "[key]" and around.entries:
+            return path, around.entries[0]
         inner = slot.inside(name)
         if inner is None and details["type"] != "extra_forbidden":
             break
-        path = (*path, name)
-        slot = inner or slot
+        # The file has the keys of a map as text, whatever they are read as.
+        path = (*path, name if slot.items else str(name))
+        around, slot = slot, inner or slot
     return path, slot
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.config import KafkaConfig
 
 RECORDS: Final = "flows.records"
+COUNTERS: Final = "flows.counters"
 
 COMPRESSION: Final = "lz4"
 MAX_MESSAGE_BYTES: Final = 1_000_000
@@ -209,7 +210,13 @@ _SETTINGS: Final[Mapping[str, Callable[[KafkaConfig], dict[str, str]]]] = Mappin
             # A broker may have a limit in bytes for all topics; ours is time alone.
             "retention.bytes": "-1",
             "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES),
-        }
+        },
+        COUNTERS: lambda config: {
+            "cleanup.policy": "delete",
+            "retention.ms": str(config.retention_hours * _HOUR_MS),
+            "retention.bytes": "-1",
+            "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES),
+        },
     }
 )
 

@@ -111,7 +111,7 @@ class Slot:
 
     def inside(self, name: str | int) -> Slot | None:
         """The slot of the key ``name``, or of that position of a list; None where there is none."""
-        if isinstance(name, int):
+        if isinstance(name, int) and self.entries is None:
             return self.items
         for section in self.sections:
             for key, field in section.model_fields.items():

@@ -98,6 +98,13 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("ingest_records_decoded_total", _COUNTER, "Flow records decoded.", ("protocol",)),
     Metric("ingest_options_records_total", _COUNTER, "Options records decoded: what devices tell of themselves."),
+    Metric("ingest_counters_decoded_total", _COUNTER, "Counter samples of sFlow decoded."),
+    Metric(
+        "ingest_skipped_total",
+        _COUNTER,
+        "Structures of sFlow that were passed over by their length, since no column has room for what they tell.",
+        ("kind",),
+    ),
     Metric(
         "ingest_oddities_total",
         _COUNTER,
@@ -108,7 +115,7 @@ METRICS: tuple[Metric, ...] = (
         "ingest_dropped_total",
         _COUNTER,
         "Everything that was dropped, by the stage that dropped it, why, and what is counted: "
-        "datagrams, sets or records.",
+        "datagrams, sets, records or counter samples.",
         ("stage", "reason", "unit"),
     ),
     # ingest: per exporter, up to a configured number of exporters
@@ -143,6 +150,11 @@ METRICS: tuple[Metric, ...] = (
         "ingest_records_in_flight",
         _GAUGE,
         "Records decoded that are neither acknowledged by Kafka nor dropped yet, those in the buffers included.",
+    ),
+    Metric(
+        "ingest_counters_in_flight",
+        _GAUGE,
+        "Counter samples decoded that are neither acknowledged by Kafka nor dropped yet.",
     ),
     Metric("ingest_spool_bytes", _GAUGE, "Bytes in the spool on disk."),
     Metric("ingest_spool_limit_bytes", _GAUGE, "Bytes that the spool on disk may hold."),

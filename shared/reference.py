@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
+from shared.counters import COLUMNS as COUNTER_COLUMNS
 from shared.effective import flow
 from shared.keys import Key, dotted, variable, walk
 from shared.record import ADDRESS, COLUMNS, MAC, NAME, SCHEMA_VERSION, Column
@@ -61,7 +62,7 @@ Units end the names: `_ms`, `_seconds`, `_hours`, `_bytes`, `_records`.
 RECORD_HEAD: Final = """\
 # The flow record
 
-<!-- Made by `make docs` from shared/record.py. Change that, not this page. -->
+<!-- Made by `make docs` from shared/record.py and shared/counters.py. Change those, not this page. -->
 
 One schema, version {version}, with {count} columns: the Kafka messages, the Parquet files and the JSON all have these
 names. A column is absent, or null in a row, when the exporter did not say; 0 means that it said 0. Counters are as
@@ -71,7 +72,28 @@ Addresses are 16 bytes in Arrow, IPv4 as `::ffff:a.b.c.d`. In JSON, addresses ar
 `aa:bb:cc:dd:ee:ff`, times RFC 3339 with the fraction that they have, `record_id` 16 hex digits, and nulls are left out.
 
 Numbers under "where it comes from" are information elements of IPFIX, which NetFlow v9 shares up to 127; `9:12236` is
-element 12236 of enterprise 9.
+element 12236 of enterprise 9. [mapping.md](mapping.md) tells how to give a column further ones.
+
+What a record's own elements leave open is filled from a sampled packet in it ("frame": elements 315, 104 or 313, taken
+apart like the sampled headers of sFlow; the record is then one packet), and after that from its structured data
+(RFC 6313). Of a basic list (291) the first value counts, of a list of one template (292) the first record, of a list of
+several (293) the first record of each entry; earlier lists and entries go before later ones. BGP communities are taken
+whole. Lists in lists are read four deep. A list whose template is not known, or that lies about its length, is counted
+and costs only itself.
+"""
+
+
+COUNTERS_HEAD: Final = """\
+## Counter samples
+
+One row each in `flows.counters`, keyed by the exporter's address, with {count} columns. A sample has the counters of all
+the records that the agent put into it, so a row has the columns of an interface, or of a host, and most others are null.
+Columns are named as in sFlow's structures, in snake case, with the unit at the end where sFlow's name does not say it.
+
+Counters are as exported: they count since the agent or the interface began, and begin anew when `uptime_ms` or
+`sample_sequence_num` goes back. sFlow says "unknown" of a number by setting all of its bits; such a number is null. Of
+several records of one kind in a sample the last counts. Numbers in brackets are the formats of sFlow's counter records,
+`4413:1` is format 1 of enterprise 4413.
 """
 
 
@@ -93,8 +115,13 @@ def configuration_page(models: Iterable[type[BaseModel]]) -> str:
     return "\n".join(parts)
 
 
-def record_page(columns: Sequence[Column] = COLUMNS) -> str:
-    """The page on the record's columns."""
+def record_page(columns: Sequence[Column] = COLUMNS, counters: Sequence[Column] = COUNTER_COLUMNS) -> str:
+    """The page on the record's columns, and on those of counter samples."""
+    record = f"{RECORD_HEAD.format(version=SCHEMA_VERSION, count=len(columns))}\n{_columns(columns)}"
+    return f"{record}\n{COUNTERS_HEAD.format(count=len(counters))}\n{_columns(counters)}"
+
+
+def _columns(columns: Sequence[Column]) -> str:
     rows = [
         (
             f"`{column.name}`",
@@ -105,8 +132,7 @@ def record_page(columns: Sequence[Column] = COLUMNS) -> str:
         )
         for column in columns
     ]
-    head = RECORD_HEAD.format(version=SCHEMA_VERSION, count=len(columns))
-    return f"{head}\n{_table(('column', 'Arrow type', 'unit', 'meaning', 'where it comes from'), rows)}"
+    return _table(("column", "Arrow type", "unit", "meaning", "where it comes from"), rows)
 
 
 def type_text(kind: pa.DataType) -> str:

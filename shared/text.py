@@ -379,6 +379,9 @@ def _json_text(column: pa.Array) -> tuple[pa.Array, str, str]:
         return column, '"', '"'
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return column.cast(pa.utf8()), "", ""
+    if pa.types.is_float32(kind):
+        # As many digits as a value of 32 bits needs; what is no number is left out, since JSON cannot say it.
+        return pc.if_else(pc.is_finite(column), column, None).cast(pa.utf8()), "", ""
     if pa.types.is_list(kind) and pa.types.is_integer(kind.value_type):
         texts = column.cast(pa.list_(pa.utf8()))
         return pc.binary_join(texts, ","), "[", "]"

@@ -218,6 +218,34 @@ def ipfix_options_template(
     )
 
 
+# --- structured data (RFC 6313)
+
+ALL_OF: Final = 3
+"""The semantic of a list all of whose elements hold."""
+
+
+def basic_list(element: int, length: int, *values: bytes, enterprise: int | None = None) -> bytes:
+    """The content of a basic list: an element, the length of each value, and the values."""
+    # It is written as in a template.
+    return bytes([ALL_OF]) + field(element, length, enterprise=enterprise) + b"".join(values)
+
+
+def sub_template_list(template_id: int, *records: bytes) -> bytes:
+    """The content of a list of records of one template."""
+    return bytes([ALL_OF]) + number(template_id, 2) + b"".join(records)
+
+
+def list_entry(template_id: int, *records: bytes, length: int | None = None) -> bytes:
+    """Records of one template in a list of several; the length has the entry's own four bytes in it."""
+    content = b"".join(records)
+    return number(template_id, 2) + number(4 + len(content) if length is None else length, 2) + content
+
+
+def sub_template_multi_list(*entries: bytes) -> bytes:
+    """The content of a list of records of several templates."""
+    return bytes([ALL_OF]) + b"".join(entries)
+
+
 # --- sets
 
 

@@ -20,7 +20,7 @@ A piece of a packet knows the numbers by which what lies before it announces it,
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Self
 
 from tests.builders import UPTIME_MS, ipv4, ipv6, mac
 
@@ -264,7 +264,13 @@ def tunnel_vni(vni: int, *, ingress: bool = False) -> bytes:
 
 
 def socket(
-    *, local: str = SRC, remote: str = DST, proto: int = 6, local_port: int = 443, port: int = 40000, proxied: bool = False
+    *,
+    local: str = SRC,
+    remote: str = DST,
+    proto: int = 6,
+    local_port: int = 443,
+    port: int = 40000,
+    proxied: bool = False,
 ) -> bytes:
     """Record 2100 or 2101 by the family, 2102 or 2103 of the other side of a proxy."""
     six = ":" in local
@@ -338,7 +344,7 @@ class Piece(bytes):
     proto: int
     ppp: int
 
-    def __new__(cls, content: bytes, *, etype: int = 0, proto: int = NO_NEXT_HEADER, ppp: int = 0) -> Piece:
+    def __new__(cls, content: bytes, *, etype: int = 0, proto: int = NO_NEXT_HEADER, ppp: int = 0) -> Self:
         """Content, and its EtherType, IP protocol and PPP protocol as far as it has any."""
         piece = super().__new__(cls, content)
         piece.etype, piece.proto, piece.ppp = etype, proto, ppp
@@ -520,9 +526,7 @@ def vxlan(vni: int | None, content: bytes, *, group: int | None = None, src_port
     return udp(head + content, dst_port=4789, src_port=src_port)
 
 
-def geneve(
-    vni: int, content: bytes, *, options: bytes = b"", etype: int | None = None, src_port: int = 50000
-) -> Piece:
+def geneve(vni: int, content: bytes, *, options: bytes = b"", etype: int | None = None, src_port: int = 50000) -> Piece:
     """Geneve over UDP; options have a multiple of four bytes (RFC 8926)."""
     head = struct.pack("!BBHI", len(options) // 4, 0, _etype(content, etype), vni << 8)
     return udp(head + options + content, dst_port=6081, src_port=src_port)

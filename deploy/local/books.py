@@ -142,7 +142,7 @@ class Balance:
 
 
 def balances(stage: str, books: Mapping[str, Any]) -> Iterator[Balance]:
-    """The lines of a ledger that have both sides: records, wherever a stage both takes and gives them."""
+    """The lines of a ledger that have both sides: records, and counter samples where any came."""
     yield Balance(
         stage=stage,
         unit="records",
@@ -151,11 +151,22 @@ def balances(stage: str, books: Mapping[str, Any]) -> Iterator[Balance]:
         dropped=sum(books["dropped"].get("records", {}).values()),
         in_flight=books["in_flight"]["records"],
     )
+    counters = books.get("counters")
+    if counters and counters["received"]:
+        yield Balance(
+            stage=stage,
+            unit="counters",
+            received=counters["received"],
+            delivered=counters["delivered"],
+            dropped=sum(counters["dropped"].values()),
+            in_flight=counters["in_flight"],
+        )
 
 
 def reasons(books: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """Everything that was dropped, as (unit, reason, how many)."""
-    for unit, by_reason in books["dropped"].items():
+    of_counters = {"counters": books["counters"]["dropped"]} if "counters" in books else {}
+    for unit, by_reason in {**books["dropped"], **of_counters}.items():
         for reason, count in by_reason.items():
             if count:
                 yield unit, reason, count

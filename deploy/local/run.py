@@ -28,6 +28,7 @@ from deploy.local.books import Lake, Stage, Sums, balances, sent
 from deploy.local.program import Program
 from shared.config import HostPort, HttpConfig, parse_host_port
 from shared.errors import ConfigError
+from shared.kafka import RECORDS, full_name
 
 CONFIG = kafka.HERE / "sluiceway.yaml"
 DIRECTORY = kafka.CHECKOUT / ".local" / "run"
@@ -48,7 +49,9 @@ class LocalRun:
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = Path(environ.get("SLUICEWAY_CONFIG") or CONFIG)
         self._environ = {"SLUICEWAY_LOG__FORMAT": "console", **environ, "SLUICEWAY_CONFIG": str(path)}
-        self._ingest = ingest.config.load_settings(path, environ).ingest
+        settings = ingest.config.load_settings(path, environ)
+        self._ingest = settings.ingest
+        self._topic = full_name(settings.kafka, RECORDS)
         self._forwarder = forwarder.config.load_settings(path, environ).forwarder
         self._sink, lake = next(iter(self._forwarder.sinks.items()))
         self.lake = Lake(Path(lake.path))
@@ -107,7 +110,7 @@ class LocalRun:
             seconds=time.monotonic(),
             received=received.total("ingest_datagrams_received_total"),
             decoded=received.total("ingest_records_decoded_total"),
-            produced=received.total("kafka_produced_records_total"),
+            produced=received.total("kafka_produced_records_total", topic=self._topic),
             delivered=delivered.total("forwarder_records_delivered_total", sink=self._sink),
             dropped=received.total("ingest_dropped_total")
             + delivered.total("forwarder_dropped_total", sink=self._sink),

@@ -32,10 +32,10 @@ EPILOG: Final = """\
 Files are pcap or pcapng (Ethernet, Linux cooked, raw IP, loopback; VLAN tags and IP fragments are looked through;
 .gz does as well), or *.dat and *.bin files that hold the payload of one datagram each. They are read in the order
 given, as if all had come from one socket: put templates before their data, or let the data wait for them.
-A UDP payload that begins with the version of NetFlow v5, NetFlow v9 or IPFIX is decoded, whatever its port.
+A UDP payload that begins with the version of NetFlow v5, NetFlow v9, IPFIX or sFlow v5 is decoded, whatever its port.
 
 json is one object a line, named as in docs/record.md. arrow is an IPC stream and parquet a file, both with all columns
-of the record; they are not written to a terminal. What could not be decoded is told on standard error at the end, one
+of the record, or of counter samples; they are not written to a terminal. What could not be decoded is told on standard error at the end, one
 line a reason, and counted again in the file that --ledger names:
   {"datagrams": n, "records": n, "counters": n, "templates": n, "awaiting_template": n, "faults": {reason: n}}
 
@@ -43,6 +43,7 @@ examples:
   python -m ingest decode capture.pcap
   python -m ingest decode --format json capture.pcapng | jq 'select(.dst_port == 443) | .bytes'
   python -m ingest decode --format parquet *.pcap > flows.parquet
+  python -m ingest decode --counters --format json sflow.pcap | jq '[.if_index, .if_in_octets]'
   python -m ingest decode --ledger ledger.json template.dat data.dat
 
 exit status:
@@ -56,7 +57,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "decode",
         help="show the flow records in capture files",
-        description="Decodes NetFlow v5, NetFlow v9 and IPFIX in capture files, without Kafka.",
+        description="Decodes NetFlow v5, NetFlow v9, IPFIX and sFlow v5 in capture files, without Kafka.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -70,7 +71,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--counters",
         action="store_true",
-        help="show counter samples instead of flows (sFlow has them, and is not decoded yet: there are none)",
+        help="show counter samples instead of flows: what sFlow agents tell of interfaces and hosts",
     )
     parser.add_argument(
         "--mapping",
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer = _writer(chosen, counters=arguments.counters)
         stack.callback(progress.close)
         progress.start(size)
-        tally = _decode(captures, pipeline, None if arguments.counters else writer.write)
+        tally = _decode(captures, pipeline, writer.write, counters=arguments.counters)
         writer.close()
         progress.close()
         _tell(tally)
@@ -128,21 +129,26 @@ class Tally:
 
     datagrams: int = 0
     records: int = 0
+    counters: int = 0
     templates: int = 0
     awaiting_template: int = 0
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By reason and unit."""
     odd: Counter[str] = field(default_factory=Counter)
     """What was against the rules, and could be read."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """What no column has room for, by kind."""
 
     def add(self, decoded: Decoded) -> None:
         """Count what came of a batch."""
         self.records += decoded.records
+        self.counters += decoded.counter_rows
         self.templates += decoded.templates
         for (fault, unit), count in decoded.faults.items():
             self.lost[fault.value, unit.value] += count
         for oddity, count in decoded.oddities.items():
             self.odd[oddity.value] += count
+        self.skipped.update(decoded.skipped)
 
     def ledger(self) -> bytes:
         """Return the JSON of the file that `--ledger` names."""
@@ -154,7 +160,7 @@ class Tally:
         books: dict[str, Any] = {
             "datagrams": self.datagrams,
             "records": self.records,
-            "counters": 0,
+            "counters": self.counters,
             "templates": self.templates,
             "awaiting_template": self.awaiting_template,
             "faults": dict(sorted(faults.items())),
@@ -162,15 +168,16 @@ class Tally:
         return orjson.dumps(books, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _decode(captures: Captures, pipeline: Pipeline, write: Callable[[pa.RecordBatch], None] | None) -> Tally:
-    """Decode all batches, and hand the records on as they come."""
+def _decode(
+    captures: Captures, pipeline: Pipeline, write: Callable[[pa.RecordBatch], None], *, counters: bool
+) -> Tally:
+    """Decode all batches, and hand the records on as they come, or the counter samples."""
     tally = Tally()
     for datagrams in captures.batches():
         decoded = pipeline.decode(datagrams)
         tally.add(decoded)
-        if write is not None:
-            for batch in decoded.batches:
-                write(batch)
+        for batch in decoded.counters if counters else decoded.batches:
+            write(batch)
     tally.datagrams = captures.datagrams
     tally.awaiting_template = pipeline.parking.sets
     for fault, count in captures.faults.items():
@@ -184,6 +191,7 @@ def _tell(tally: Tally) -> None:
     if tally.awaiting_template:
         lines.append(f"not decoded: {tally.awaiting_template} sets (awaiting_template)")
     lines += [f"decoded, though odd: {count} ({reason})" for reason, count in sorted(tally.odd.items()) if count]
+    lines += [f"passed over: {count} ({kind})" for kind, count in sorted(tally.skipped.items()) if count]
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
@@ -200,26 +208,19 @@ def _writable(path: Path) -> Iterator[BinaryIO]:
 def _writer(form: str, *, counters: bool) -> Writer:
     from rich.console import Console
 
+    import shared.counters
+    import shared.record
     from ingest.writers import ArrowWriter, JsonWriter, ParquetWriter, TableWriter
-    from shared.record import SCHEMA
+    from shared.counter_table import COUNTERS
+    from shared.table import FLOWS
 
     out = sys.stdout.buffer
     if form == TABLE:
-        return TableWriter(out, Console() if sys.stdout.isatty() else None)
+        return TableWriter(out, Console() if sys.stdout.isatty() else None, COUNTERS if counters else FLOWS)
     if form == JSON:
         return JsonWriter(out)
-    schema = _counter_schema() if counters else SCHEMA
-    return ArrowWriter(out, schema) if form == ARROW else ParquetWriter(out, schema)
-
-
-def _counter_schema() -> pa.Schema:
-    """The columns that every counter sample has."""
-    import pyarrow as pa
-
-    from shared.record import SCHEMA
-
-    names = ("time_received", "sampler_address", "observation_domain_id", "sequence_num")
-    return pa.schema([*(SCHEMA.field(name) for name in names), pa.field("if_index", pa.uint32())])
+    columns = shared.counters.COLUMN if counters else shared.record.COLUMN
+    return ArrowWriter(out, columns) if form == ARROW else ParquetWriter(out, columns)
 
 
 class _Progress:

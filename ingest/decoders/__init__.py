@@ -40,7 +40,7 @@ def decode(datagrams: Datagrams, context: Context) -> Decoded:
         if number == sflow5.VERSION:
             which &= datagrams.length[rows] >= 4
             which &= word32(windows(datagrams.buffer, datagrams.offset[rows], 4), 0) == SFLOW5
-            sflow5.decode_sflow5(datagrams, rows[which], decoded, context.decapsulate)
+            sflow5.decode_sflow5(datagrams, rows[which], context, decoded)
         elif number == 5:
             decode_netflow5(datagrams, rows[which], decoded)
         elif number in TEMPLATED:

@@ -34,13 +34,23 @@ def text(buffer: Octets, start: npt.NDArray[np.int64], length: npt.NDArray[np.in
     Cut at the first NUL, and freed from spaces at the end: exporters pad with both. Bytes that are not UTF-8 are
     replaced by U+FFFD.
     """
+    return _clean(*_gathered(buffer, start, length))
+
+
+def binary(buffer: Octets, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> pa.BinaryArray:
+    """Bytes that lie at ``start`` with ``length`` bytes in ``buffer``, as they are."""
+    return _gathered(buffer, start, length)[0]
+
+
+def _gathered(
+    buffer: Octets, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+) -> tuple[pa.BinaryArray, Octets]:
     count = len(start)
     offsets = np.zeros(count + 1, np.int32)
     np.cumsum(length, out=offsets[1:])
     total = int(offsets[-1])
     octets = buffer[np.repeat(start - offsets[:-1], length) + np.arange(total)]
-    column = pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(octets)])
-    return _clean(column, octets)
+    return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(octets)]), octets
 
 
 def fixed_text(octets: Octets) -> pa.StringArray:
@@ -63,24 +73,23 @@ def _clean(column: pa.BinaryArray, octets: Octets) -> pa.StringArray:
     if int(octets.max()) < 0x80:
         strings = column.view(pa.utf8())
     else:
-        strings = _per_distinct(column, lambda value: bytes(value).decode("utf-8", "replace"))
+        strings = rendered(column, lambda value: bytes(value).decode("utf-8", "replace"))
     if int(octets.min()) == 0:
         strings = pc.replace_substring_regex(strings, "\x00(?s:.*)$", "")
     strings = pc.utf8_rtrim(strings, " ")
     return pc.if_else(pc.equal(pc.binary_length(strings), 0), None, strings)
 
 
-def _per_distinct(column: pa.Array, render: Callable[[bytes], str]) -> pa.StringArray:
-    """``render`` for each distinct value of a binary column, spread over its rows."""
+def rendered(column: pa.Array, render: Callable[[bytes], str | None]) -> pa.StringArray:
+    """``render`` for each distinct value of a binary column, spread over its rows; None becomes null."""
     encoded = column.dictionary_encode()
-    rendered = pa.array([render(value.as_py()) for value in encoded.dictionary], pa.utf8())
-    return rendered.take(encoded.indices)
+    texts = pa.array([render(value.as_py()) for value in encoded.dictionary], pa.utf8())
+    return texts.take(encoded.indices)
 
 
 def per_distinct(octets: Octets, render: Callable[[bytes], str | None]) -> pa.StringArray:
     """``render`` for each distinct row of ``octets``, shape [n, width]; None becomes null."""
-    column = primitive(octets, pa.binary(octets.shape[1]))
-    return _per_distinct(column, render)  # type: ignore[arg-type]  # None is null to pa.array
+    return rendered(primitive(octets, pa.binary(octets.shape[1])), render)
 
 
 def names(strings: pa.StringArray) -> pa.DictionaryArray:
@@ -117,3 +126,10 @@ def coalesced(first: pa.DictionaryArray, second: pa.DictionaryArray) -> pa.Dicti
     if first.null_count == 0:
         return first
     return pc.coalesce(first.dictionary_decode(), second.dictionary_decode()).dictionary_encode()
+
+
+def filled(own: pa.Array | None, other: pa.Array) -> pa.Array:
+    """A column, and ``other`` where it has nothing; that one alone when there is none."""
+    if own is None or own.null_count == 0:
+        return other if own is None else own
+    return coalesced(own, other) if pa.types.is_dictionary(own.type) else pc.coalesce(own, other)

@@ -21,6 +21,9 @@ class Options(Protocol):
     def read(self, options: Iterable[OptionsData]) -> list[Fact]:
         """Learn from options data; returns what is new or has changed."""
 
+    def learn(self, told: Iterable[Fact]) -> list[Fact]:
+        """Take facts in; returns those that are new or have changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

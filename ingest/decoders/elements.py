@@ -16,6 +16,16 @@ Element = tuple[int, int]
 
 REVERSE: Final = 29305
 """Enterprise number that turns an IANA element's direction round (RFC 5103 §6.1)."""
+NOT_REVERSIBLE: Final[frozenset[int]] = frozenset(
+    {
+        *(137, 145, 148, 149),
+        *(130, 131, 173, *range(211, 218)),
+        *(40, 41, 42, *range(163, 169)),
+        *(210, 239),
+    }
+)
+"""Elements without a direction (RFC 5103 §6.1): identifiers, configuration and statistics of the exporting process,
+padding, and the direction itself."""
 JUNIPER: Final = 2636
 SYSTEM_INIT_MS: Final[Element] = (0, 160)
 
@@ -202,6 +212,51 @@ FLOW_END: Final = (
     ((0, 21), Clock.UPTIME_MS),
 )
 """The elements that tell a flow's ends, the most exact first."""
+
+ONE_WAY: Final = (
+    "bytes",
+    "packets",
+    "tcp_flags",
+    "ip_tos",
+    "ip_ttl",
+    "icmp_type",
+    "icmp_code",
+    "fragment_id",
+    "fragment_offset",
+    "ipv6_flow_label",
+    "next_hop_as",
+    "next_hop",
+    "bgp_next_hop",
+    "as_path",
+    "bgp_communities",
+    "flow_direction",
+    "forwarding_status",
+    "flow_end_reason",
+    "mpls_labels",
+)
+"""Columns of one direction, which say nothing of the other: its record has its own, or none."""
+
+BASIC_LIST: Final[Element] = (0, 291)
+SUB_TEMPLATE_LIST: Final[Element] = (0, 292)
+SUB_TEMPLATE_MULTI_LIST: Final[Element] = (0, 293)
+"""Structured data (RFC 6313)."""
+COMMUNITY: Final[Element] = (0, 483)
+SOURCE_COMMUNITIES: Final[Element] = (0, 484)
+DESTINATION_COMMUNITIES: Final[Element] = (0, 485)
+"""A BGP community, and basic lists of those of a flow's source and destination (RFC 8549)."""
+LISTS: Final = frozenset(
+    {BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST, SOURCE_COMMUNITIES, DESTINATION_COMMUNITIES}
+)
+
+ALONE: Final[frozenset[Element]] = frozenset(
+    {
+        *(source.element for rule in RULES for source in rule.sources),
+        *(element for element, _ in (*FLOW_START, *FLOW_END)),
+        *((0, 34), (0, 50), (0, 60), (0, 256), (0, 311)),
+        *(BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST),
+    }
+)
+"""Elements that say something without another one beside them, as those of a basic list do."""
 
 EXCHANGED: Final = (
     ("src_addr", "dst_addr"),

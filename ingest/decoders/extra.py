@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,22 +12,35 @@ import pyarrow.compute as pc
 
 from ingest.decoders import columns
 from ingest.decoders.fields import Fields
-from ingest.decoders.mapping import As
+from ingest.decoders.layout import VARIABLE
+from ingest.decoders.mapping import As, MappedField
 from shared.text import format_addresses, format_macs
 
 TRUE, FALSE = 1, 2
 """How a boolean is encoded (RFC 7011 §6.1.5)."""
 
+SIZES: Final[Mapping[As, Collection[int]]] = {
+    **dict.fromkeys((As.UINT, As.INT, As.BOOLEAN), range(1, 9)),
+    As.FLOAT: (4, 8),
+    As.IPV4: (4,),
+    As.IPV6: (16,),
+    As.MAC: (6,),
+}
+"""How many bytes a value may have; text and hexadecimal digits have any number."""
+
 
 def extra_column(fields: Fields, wanted: Sequence[tuple[str, int, As]]) -> pa.MapArray:
     """A map a record, from the name of each wanted field, which stands at a place of the layout, to its value as text.
 
-    A record that has none of them has null.
+    A record that has none of them has null. Of several fields of one name the first that a record has counts.
     """
-    texts = [_text(fields, at, written_as) for _, at, written_as in wanted]
+    named: dict[str, pa.StringArray] = {}
+    for name, at, written_as in wanted:
+        named[name] = columns.filled(named.get(name), _text(fields, at, written_as))
+    texts = list(named.values())
     there = np.stack([text.is_valid().to_numpy(zero_copy_only=False) for text in texts], axis=1)
     row, which = np.nonzero(there)
-    keys = pa.array([name for name, _, _ in wanted], pa.utf8()).take(pa.array(which))
+    keys = pa.array(list(named), pa.utf8()).take(pa.array(which))
     values = pa.concat_arrays(texts).take(pa.array(which * fields.count + row))
     offsets = np.zeros(fields.count + 1, np.int32)
     np.cumsum(there.sum(axis=1), out=offsets[1:])
@@ -39,58 +53,66 @@ def extra_column(fields: Fields, wanted: Sequence[tuple[str, int, As]]) -> pa.Ma
     )
 
 
+def suits(one: MappedField, length: int) -> bool:
+    """Whether a field of this length, or of VARIABLE length, can be written as wanted."""
+    sizes = SIZES.get(one.written_as)
+    return length == VARIABLE or sizes is None or length in sizes
+
+
 def _text(fields: Fields, at: int, written_as: As) -> pa.StringArray:
-    """A field as text, null where it has not the length that its kind has."""
-    made: pa.Array
+    """A field as text, null where it has not a length that its kind can have."""
     if written_as is As.UTF8:
-        made = fields.text(at)
-    elif written_as is As.UINT:
-        made = pc.cast(pa.array(fields.uint(at)), pa.utf8())
-    elif written_as is As.INT:
-        made = pc.cast(pa.array(_signed(fields, at)), pa.utf8())
-    elif written_as is As.BOOLEAN:
-        value = fields.uint(at)
-        made = pa.array(np.where(value == TRUE, "true", "false"), pa.utf8(), mask=(value != TRUE) & (value != FALSE))
-    elif written_as is As.FLOAT:
-        made = _float(fields, at)
-    elif written_as is As.HEX:
-        octets, length = fields.padded(at)
-        counted = np.concatenate([np.minimum(length, 255).astype(np.uint8)[:, None], octets], axis=1)
-        made = columns.per_distinct(counted, lambda value: value[1 : 1 + value[0]].hex() or None)
-    else:
-        made = _address(fields, at, written_as)
-    told = fields.told(at)
+        return fields.text(at)
+    if written_as is As.HEX:
+        return columns.rendered(columns.binary(*fields.span(at)), lambda value: value.hex() or None)
+    if written_as in NUMBERS:
+        return _where(fields.told(at), NUMBERS[written_as](fields, at))
+    made = pa.nulls(fields.count, pa.utf8())
+    for size in SIZES[written_as]:
+        octets = fields.octets(at, size)
+        if octets is not None:
+            made = columns.filled(made, _where(fields.told(at, size), _written(octets, written_as)))
+    return made
+
+
+def _where(told: npt.NDArray[np.bool_] | None, made: pa.StringArray) -> pa.StringArray:
     return made if told is None else pc.if_else(pa.array(told), made, None)
 
 
-def _signed(fields: Fields, at: int) -> npt.NDArray[np.signedinteger]:
+def _unsigned(fields: Fields, at: int) -> pa.StringArray:
+    return pc.cast(pa.array(fields.uint(at)), pa.utf8())
+
+
+def _signed(fields: Fields, at: int) -> pa.StringArray:
+    value = fields.uint(at).astype(np.uint64)
+    _, _, length = fields.span(at)
+    # Shifted up until its sign is that of the number, and down again with copies of it.
+    shift = (64 - 8 * np.clip(length, 1, 8)).astype(np.int64)
+    return pc.cast(pa.array((value << shift.astype(np.uint64)).view(np.int64) >> shift), pa.utf8())
+
+
+def _boolean(fields: Fields, at: int) -> pa.StringArray:
     value = fields.uint(at)
-    octets, length = fields.padded(at)
-    negative = octets[:, 0] >= 0x80
-    unsigned = value.astype(np.uint64)
-    # The bits above the field's own are copies of its sign.
-    shift = (8 * np.clip(length, 0, 8)).astype(np.uint64)
-    above = np.where(shift < 64, ~np.uint64(0) << np.minimum(shift, np.uint64(63)), np.uint64(0))
-    return np.where(negative, unsigned | above, unsigned).astype(np.uint64).view(np.int64)
+    return pa.array(np.where(value == TRUE, "true", "false"), pa.utf8(), mask=(value != TRUE) & (value != FALSE))
 
 
-def _float(fields: Fields, at: int) -> pa.StringArray:
-    for size in (4, 8):
-        octets = fields.octets(at, size)
-        if octets is not None:
-            return pc.cast(pa.array(np.ascontiguousarray(octets).view(f">f{size}")[:, 0].astype(f"f{size}")), pa.utf8())
-    return pa.nulls(fields.count, pa.utf8())
+NUMBERS: Final[Mapping[As, Callable[[Fields, int], pa.StringArray]]] = {
+    As.UINT: _unsigned,
+    As.INT: _signed,
+    As.BOOLEAN: _boolean,
+}
 
 
-def _address(fields: Fields, at: int, written_as: As) -> pa.StringArray:
-    size = {As.IPV4: 4, As.IPV6: 16, As.MAC: 6}[written_as]
-    octets = fields.octets(at, size)
-    if octets is None:
-        return pa.nulls(fields.count, pa.utf8())
+def _written(octets: npt.NDArray[np.uint8], written_as: As) -> pa.StringArray:
+    """Values of the length that their kind has, [n, length]."""
+    size = octets.shape[1]
+    if written_as is As.FLOAT:
+        values = np.ascontiguousarray(octets).view(f">f{size}")[:, 0].astype(f"f{size}")
+        return pc.cast(pa.array(values), pa.utf8())
     if written_as is As.MAC:
         return format_macs(columns.primitive(octets, pa.binary(6)))
     if written_as is As.IPV4:
-        mapped = np.zeros((fields.count, 16), np.uint8)
+        mapped = np.zeros((len(octets), 16), np.uint8)
         mapped[:, 10:12] = 0xFF
         mapped[:, 12:] = octets
         octets = mapped

@@ -38,8 +38,14 @@ class Fields(Protocol):
         None where all have it, as they do when its length is fixed and the layout was asked before.
         """
 
-    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
-        """The bytes of a field, padded with zeros at the end, [count, widest], and how many each has, [count]."""
+    def padded(self, at: int, most: int) -> tuple[Octets, Offsets]:
+        """The first ``most`` bytes of a field, padded with zeros at the end, and how many those are.
+
+        [count, widest] and [count].
+        """
+
+    def span(self, at: int) -> tuple[Octets, Offsets, Offsets]:
+        """Where a field lies: a buffer, where in it each record's begins, and how many bytes it has, [count] each."""
 
     def text(self, at: int) -> pa.StringArray:
         """The strings of a field."""
@@ -83,10 +89,16 @@ class FixedFields:
         """See :meth:`Fields.told`."""
         return None
 
-    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+    def padded(self, at: int, most: int) -> tuple[Octets, Offsets]:
         """See :meth:`Fields.padded`."""
-        field = self._field(at)
+        field = self._field(at)[:, :most]
         return field, np.full(self.count, field.shape[1], np.int64)
+
+    def span(self, at: int) -> tuple[Octets, Offsets, Offsets]:
+        """See :meth:`Fields.span`."""
+        begin, end = self._spans[at]
+        start = np.arange(self.count) * self._octets.shape[1] + begin
+        return self._octets.reshape(-1), start, np.full(self.count, end - begin, np.int64)
 
     def text(self, at: int) -> pa.StringArray:
         """See :meth:`Fields.text`."""
@@ -138,15 +150,21 @@ class VariableFields:
         has: npt.NDArray[np.bool_] = (length >= 1) & (length <= 8) if width is None else length == width
         return None if has.all() else has
 
-    def padded(self, at: int) -> tuple[Octets, npt.NDArray[np.int64]]:
+    def padded(self, at: int, most: int) -> tuple[Octets, Offsets]:
         """See :meth:`Fields.padded`."""
         length = self._lengths[at]
         if isinstance(length, int):
-            return self._gather(at, length), np.full(self.count, length, np.int64)
-        # Nothing that is read this way is longer than an application identifier.
-        width = min(int(length.max(initial=0)), 32)
+            return self._gather(at, min(length, most)), np.full(self.count, min(length, most), np.int64)
+        length = np.minimum(length, most)
+        width = int(length.max(initial=0))
         inside = np.minimum(self._starts[at][:, None] + np.arange(width), len(self._buffer) - 1)
         return np.where(np.arange(width) < length[:, None], self._buffer[inside], 0).astype(np.uint8), length
+
+    def span(self, at: int) -> tuple[Octets, Offsets, Offsets]:
+        """See :meth:`Fields.span`."""
+        length = self._lengths[at]
+        whole = np.full(self.count, length, np.int64) if isinstance(length, int) else length
+        return self._buffer, self._starts[at], whole
 
     def text(self, at: int) -> pa.StringArray:
         """See :meth:`Fields.text`."""

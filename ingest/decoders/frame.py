@@ -91,6 +91,8 @@ class Frames:
     """MPLS labels, outermost first, [n, k]."""
     labelled: Mask = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     """Which of them there are, [n, k]."""
+    length: Places = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Bytes of the whole packet as its outermost IP header tells, with what lies before that; 0 without one, [n]."""
 
 
 class _Rows:
@@ -126,7 +128,7 @@ class _Dissection:
         count = len(octets)
         self.at = np.zeros(count, np.int64)
         self.etype = np.zeros(count, np.int64)
-        self.frames = Frames()
+        self.frames = Frames(length=np.zeros(count, np.int64))
         self.labels: list[npt.NDArray[np.uint32]] = []
         self.labelled: list[Mask] = []
         self.vlans = np.zeros(count, np.int64)
@@ -268,6 +270,7 @@ class _Dissection:
 
     def _ipv4(self, where: Mask, proto: npt.NDArray[np.int64]) -> Mask:
         rows, at = self.rows, self.at
+        self._ends(where, at, rows.u16(at + 2))
         self.put("ip_tos", where, rows.u8(at + 1).astype(np.uint8))
         self.put("fragment_id", where, rows.u16(at + 4).astype(np.uint32))
         offset = rows.u16(at + 6) & 0x1FFF
@@ -287,6 +290,7 @@ class _Dissection:
     def _ipv6(self, where: Mask, proto: npt.NDArray[np.int64]) -> Mask:
         rows, at = self.rows, self.at
         first = rows.u32(at)
+        self._ends(where, at + 40, rows.u16(at + 4))
         self.put("ip_tos", where, ((first >> 20) & 0xFF).astype(np.uint8))
         self.put("ipv6_flow_label", where, (first & 0xFFFFF).astype(np.uint32))
         self.put("ip_ttl", where, rows.u8(at + 7).astype(np.uint8))
@@ -312,6 +316,11 @@ class _Dissection:
         proto[where] = following[where]
         inside: Mask = whole & ~np.isin(following, EXTENSIONS)
         return inside
+
+    def _ends(self, where: Mask, begin: Places, size: Places) -> None:
+        """Where IP packets end that have ``size`` bytes from ``begin`` on; a size of 0 says nothing (RFC 2675)."""
+        first = where & (self.frames.length == 0) & (size > 0)
+        self.frames.length[first] = (begin + size)[first]
 
     def transport(self, proto: npt.NDArray[np.int64], inside: Mask) -> None:
         """Read the ports, flags and types of rows that stand at a transport header."""

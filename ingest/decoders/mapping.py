@@ -73,10 +73,11 @@ class MappedField:
 
 
 def _stands(layout: Layout, element: Element, length: int | None) -> bool:
-    return any(
-        (one.enterprise, one.element) == element and length in {None, one.length}
-        for one in layout.fields[layout.scopes :]
-    )
+    # Of an element that stands twice the last counts, and one of no length is not there.
+    for one in reversed(layout.fields[layout.scopes :]):
+        if (one.enterprise, one.element) == element and one.length > 0:
+            return length in {None, one.length}
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,11 @@ class FieldMapping:
     def restricted(self) -> bool:
         """Whether any field is meant for some exporters only."""
         return any(one.networks for one in self.fields)
+
+    @property
+    def elements(self) -> frozenset[Element]:
+        """Elements that are mapped for some exporter."""
+        return frozenset(one.element for one in self.fields)
 
     def variants(self, source: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """The variant of each exporter, [n, 16] addresses."""

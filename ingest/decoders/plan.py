@@ -14,12 +14,14 @@ import pyarrow as pa
 from ingest.decoders import columns, elements
 from ingest.decoders.elements import Clock, Element, Rule, Wire
 from ingest.decoders.enrich import Asked, Sampled, values_of
-from ingest.decoders.extra import extra_column
+from ingest.decoders.extra import extra_column, suits
 from ingest.decoders.fault import Oddity
 from ingest.decoders.fields import Fields, present, width
 from ingest.decoders.headers import Headers, Index
 from ingest.decoders.layout import VARIABLE, Layout
+from ingest.decoders.lists import Around, list_columns, list_places
 from ingest.decoders.mapping import Rules
+from ingest.decoders.sections import find_section, section_columns
 from shared.record import CLOCK, COLUMN, POSITION, TIME
 
 Mask = npt.NDArray[np.bool_]
@@ -37,6 +39,8 @@ LAST_MILLISECOND: Final = np.iinfo(np.int64).max // 1_000_000
 TIMES: Final = (("time_flow_start", elements.FLOW_START), ("time_flow_end", elements.FLOW_END))
 ICMP: Final = 1
 ICMPV6: Final = 58
+LONGEST_APPLICATION_BYTES: Final = 32
+"""An application identifier has an octet, four for an enterprise, and a selector of a few."""
 
 TYPE_NAMES: Final = {0: "SFLOW_5", 5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
 """By version word; sFlow's has 32 bits, of which the upper 16 are 0."""
@@ -80,6 +84,20 @@ class Origin:
             identity=headers.identity[of],
             position=position,
             booted_ms=booted_ms,
+        )
+
+    def take(self, which: Index) -> Origin:
+        """What they tell of these records, in this order."""
+        return Origin(
+            source=self.source[which],
+            domain=self.domain[which],
+            sequence=self.sequence[which],
+            exported_ns=self.exported_ns[which],
+            uptime_ms=None if self.uptime_ms is None else self.uptime_ms[which],
+            received_ns=self.received_ns[which],
+            identity=self.identity[which],
+            position=self.position[which],
+            booted_ms=None if self.booted_ms is None else self.booted_ms[which],
         )
 
 
@@ -140,11 +158,17 @@ class Plan:
         self._extras = [
             (one.extra, places[one.element], one.written_as)
             for one in rules.extras
-            if one.extra is not None and one.element in places
+            if one.extra is not None and one.element in places and suits(one, width(layout, places[one.element]))
         ]
+        self._section = find_section(layout, places)
+        self._lists = list_places(layout)
         self._reverse_places = {
             **{element: at for element, at in places.items() if element == elements.SYSTEM_INIT_MS},
-            **{(0, element): at for (enterprise, element), at in places.items() if enterprise == elements.REVERSE},
+            **{
+                (0, element): at
+                for (enterprise, element), at in places.items()
+                if enterprise == elements.REVERSE and element not in elements.NOT_REVERSIBLE
+            },
         }
         self._reverse_steps = self._compile_reverse(rules, layout, places, self._reverse_places)
 
@@ -155,31 +179,50 @@ class Plan:
         responder = [step for rule in elements.RESPONDER if (step := _step(rule, layout, places)) is not None]
         return steps + [step for step in responder if step.column not in made]
 
+    @property
+    def lists(self) -> bool:
+        """Whether the layout has structured data, whose reading needs what is around the records."""
+        return bool(self._lists)
+
+    def columns(self, fields: Fields, origin: Origin, around: Around | None, oddities: Counter[Oddity]) -> Columns:
+        """What the records tell: their own elements, then a sampled section, then structured data.
+
+        Each fills what those before it left open.
+        """
+        made = {step.column: step.run(fields, oddities) for step in self._steps}
+        for column, clocks in TIMES:
+            told = _told_time(clocks, self._places, fields, origin)
+            if told is not None:
+                made[column] = _time(*told, oddities)
+        self._etype(made, fields)
+        self._icmp(made)
+        self._labels(made, fields)
+        rate = _sampling_rate(fields, self._places, oddities)
+        if rate is not None:
+            made["sampling_rate"] = rate
+        if self._extras:
+            made["extra"] = extra_column(fields, self._extras)
+        if self._section is not None:
+            _fill(made, section_columns(self._section, fields, () if around is None else around.decapsulate))
+        if self._lists and around is not None:
+            _fill(made, list_columns(self._lists, fields, origin, around, oddities))
+        return made
+
     def decode(
-        self, fields: Fields, origin: Origin, asked: Asked | None = None
+        self, fields: Fields, origin: Origin, asked: Asked | None = None, around: Around | None = None
     ) -> tuple[list[pa.RecordBatch], Counter[Oddity]]:
         """Turn records into batches: one, and a second of what flowed the other way when the layout has that.
 
         What options data told of their exporters is joined to the records when there is ``asked`` for it.
         """
         oddities: Counter[Oddity] = Counter()
-        made = common_columns(self.layout.version, origin)
-        for step in self._steps:
-            made[step.column] = step.run(fields, oddities)
-        self._times(made, fields, origin, oddities)
-        self._etype(made, fields)
-        self._icmp(made)
-        self._labels(made, fields)
-        rate = _sampling_rate(fields, self._places, oddities)
+        made = common_columns(self.layout.version, origin) | self.columns(fields, origin, around, oddities)
+        self._default(made, fields, origin)
         if asked is not None:
-            rate = asked.enrichment.rates(rate, self._sampled(made, fields, asked))
+            rate = asked.enrichment.rates(made.get("sampling_rate"), self._sampled(made, fields, asked))
+            if rate is not None:
+                made["sampling_rate"] = rate
             asked.enrichment.join(made, asked.exporters)
-        if rate is not None:
-            made["sampling_rate"] = rate
-        if self._extras:
-            made["extra"] = extra_column(fields, self._extras)
-        if "flows" not in made:
-            made["flows"] = columns.primitive(np.ones(fields.count, np.uint64), pa.uint64())
         if not self._reverse_steps:
             return [ordered(made)], oddities
         made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 1, np.uint8), pa.uint8())
@@ -188,6 +231,19 @@ class Plan:
         if reverse is not None:
             batches.append(reverse)
         return batches, oddities
+
+    def _default(self, made: Columns, fields: Fields, origin: Origin) -> None:
+        """Give the columns that every record has to records that told nothing of them."""
+        exported = columns.primitive(origin.exported_ns, TIME)
+        for column, clocks in TIMES:
+            # What the record's own clock tells, and cannot be true, stays null.
+            if not any(element in self._places for element, _ in clocks):
+                made[column] = columns.filled(made.get(column), exported)
+            elif column not in made:
+                made[column] = exported
+        if "flows" not in made or self._lists:
+            one = columns.primitive(np.ones(fields.count, np.uint64), pa.uint64())
+            made["flows"] = columns.filled(made.get("flows"), one)
 
     def _sampled(self, made: Columns, fields: Fields, asked: Asked) -> Sampled:
         """By what options data may tell the sampling rate of these records."""
@@ -204,7 +260,7 @@ class Plan:
     ) -> pa.RecordBatch | None:
         """The other direction of a biflow (RFC 5103), of the records in which something came back."""
         made = dict(forward)
-        for name in ("bytes", "packets", "tcp_flags", "ip_tos", "ip_ttl", "flow_direction", "flow_end_reason"):
+        for name in elements.ONE_WAY:
             made.pop(name, None)
         for one, other in elements.EXCHANGED:
             first, second = made.pop(one, None), made.pop(other, None)
@@ -228,11 +284,6 @@ class Plan:
             return None
         batch = ordered(made)
         return batch if something.all() else batch.filter(pa.array(something))
-
-    def _times(self, made: Columns, fields: Fields, origin: Origin, oddities: Counter[Oddity]) -> None:
-        for column, clocks in TIMES:
-            told = _told_time(clocks, self._places, fields, origin)
-            made[column] = _time(*((origin.exported_ns, None) if told is None else told), oddities)
 
     def _etype(self, made: Columns, fields: Fields) -> None:
         addresses = [made[name] for name in ("src_addr", "dst_addr") if name in made]
@@ -266,6 +317,12 @@ class Plan:
         # The label is the upper 20 bits; an entry of zeros is one that the stack did not have.
         shift = np.array([8 * width(self.layout, at) - 20 for at in places], np.uint32)
         made["mpls_labels"] = columns.number_lists(stack >> shift, stack != 0)
+
+
+def _fill(made: Columns, more: Columns) -> None:
+    """Add columns, and to those that are there what they left open."""
+    for name, column in more.items():
+        made[name] = columns.filled(made.get(name), column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +400,15 @@ def _numbers(
         fit = _both(fit, None if others_fit is None else others_fit | ~take)
         told = None if told is None else told | take
     if fit is not None:
-        oddities[Oddity.OUT_OF_RANGE] += int((~fit).sum())
+        _beyond(oddities, ~fit)
     return columns.primitive(values, type_, _both(fit, told))
+
+
+def _beyond(oddities: Counter[Oddity], where: Mask) -> None:
+    """Count values that are too large for their column."""
+    count = int(np.count_nonzero(where))
+    if count:
+        oddities[Oddity.OUT_OF_RANGE] += count
 
 
 def _both(one: Mask | None, other: Mask | None) -> Mask | None:
@@ -373,6 +437,7 @@ def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType
     words[:, 2] = IPV4_PREFIX
     told: Mask | None = np.zeros(fields.count, np.bool_)
     empty: Mask | None = None
+    several = len({at for at, _ in found}) > 1
     for at, wire in found:
         length = 4 if wire is Wire.IPV4 else 16
         octets, has = fields.octets(at, length), fields.told(at, length)
@@ -389,7 +454,7 @@ def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType
             six = octets.view(np.uint64)
             something: Mask = (six[:, 0] != 0) | (six[:, 1] != 0)
             # Zeros beside the other family say nothing; alone they are the address "::".
-            take = something if len(found) > 1 else np.ones(fields.count, np.bool_)
+            take = something if several else np.ones(fields.count, np.bool_) if has is None else has
             if empty is not None:
                 take = take & empty
             words.view(np.uint64)[take] = six[take]
@@ -426,8 +491,8 @@ def _application(octets: bytes) -> str | None:
 
 def applications(fields: Fields, at: int) -> pa.Array:
     """Application ids as text: the engine, a colon, and the selector (RFC 6759 §4)."""
-    octets, length = fields.padded(at)
-    with_length = np.concatenate([np.minimum(length, 255).astype(np.uint8)[:, None], octets], axis=1)
+    octets, length = fields.padded(at, LONGEST_APPLICATION_BYTES)
+    with_length = np.concatenate([length.astype(np.uint8)[:, None], octets], axis=1)
     return columns.per_distinct(with_length, _application)
 
 
@@ -470,7 +535,7 @@ def _any_told(made: list[pa.Array]) -> Mask | None:
 
 def _time(values: npt.NDArray[np.int64], valid: Mask | None, oddities: Counter[Oddity]) -> pa.Array:
     if valid is not None:
-        oddities[Oddity.OUT_OF_RANGE] += int((~valid).sum())
+        _beyond(oddities, ~valid)
     return columns.primitive(values, TIME, valid)
 
 
@@ -545,7 +610,7 @@ def _sampling_rate(fields: Fields, places: Places, oddities: Counter[Oddity]) ->
         rate = np.where(rate >= 1, rate, other)
     valid = (rate >= 1) & (rate <= np.iinfo(np.uint32).max)
     values = np.where(valid, np.rint(rate), 0).astype(np.uint32)
-    oddities[Oddity.OUT_OF_RANGE] += int((rate > np.iinfo(np.uint32).max).sum())
+    _beyond(oddities, rate > np.iinfo(np.uint32).max)
     return columns.primitive(values, pa.uint32(), None if valid.all() else valid)
 
 

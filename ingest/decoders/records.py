@@ -144,6 +144,34 @@ def _walk(
     )
 
 
+def first_fields(
+    layout: Layout, buffer: npt.NDArray[np.uint8], begin: Offsets, end: Offsets
+) -> tuple[VariableFields, npt.NDArray[np.bool_]]:
+    """The first record of each body that lies between ``begin`` and ``end``, [m] each.
+
+    Returns the fields of those that are whole, and which bodies these are.
+    """
+    whole = end - begin >= layout.shortest_record
+    content, size, after = _step(buffer, begin[whole], end[whole], _gaps(layout))
+    inside = after <= end[whole]
+    whole[whole] = inside
+    located = Located(
+        np.flatnonzero(whole), begin[whole], content[inside], size[inside], after[inside], np.zeros(0, np.bool_)
+    )
+    return variable_fields(layout, buffer, located), whole
+
+
+def first_value(
+    buffer: npt.NDArray[np.uint8], begin: Offsets, end: Offsets
+) -> tuple[Offsets, Offsets, npt.NDArray[np.bool_]]:
+    """The first of values with their lengths before them, which lie between ``begin`` and ``end``, [m] each.
+
+    Returns where each begins, how many bytes it has, and whether it is whole.
+    """
+    content, size, after = _step(buffer, begin, end, [0, 0])
+    return content[:, 0], size[:, 0], after <= end
+
+
 def variable_fields(layout: Layout, buffer: npt.NDArray[np.uint8], located: Located) -> VariableFields:
     """The fields of located records: what is fixed in length lies at a fixed distance from the field before it."""
     starts: list[Offsets] = []

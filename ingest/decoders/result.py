@@ -30,6 +30,8 @@ class Decoded:
 
     batches: list[pa.RecordBatch] = field(default_factory=list)
     """Flow records, a batch a layout: columns named and typed as the record's, only those that the layout has."""
+    counters: list[pa.RecordBatch] = field(default_factory=list)
+    """Counter samples of sFlow, a row each: columns named and typed as in :mod:`shared.counters`, those that any has."""
     options: list[OptionsData] = field(default_factory=list)
     """Options records, a batch a layout; see :mod:`ingest.decoders.options`."""
     facts: list[Fact] = field(default_factory=list)
@@ -80,6 +82,11 @@ class Decoded:
     def records(self) -> int:
         """Flow records, options not counted."""
         return sum(batch.num_rows for batch in self.batches)
+
+    @property
+    def counter_rows(self) -> int:
+        """Counter samples."""
+        return sum(batch.num_rows for batch in self.counters)
 
     @property
     def options_records(self) -> int:

@@ -5,7 +5,7 @@ Everything is XDR: 32-bit words, big-endian. An exporter is its agent address an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,12 +16,15 @@ import pyarrow.compute as pc
 
 from ingest.decoders import columns, frame
 from ingest.decoders import sflow_elements as kinds
+from ingest.decoders.context import Context
 from ingest.decoders.datagrams import Datagrams
+from ingest.decoders.enrich import exporter_keys
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.frame import Cells
 from ingest.decoders.headers import Headers, Heard, Index, identities, windows, word32
 from ingest.decoders.plan import Origin, common_columns, ordered
 from ingest.decoders.result import Decoded
+from ingest.decoders.sflow_counters import decode_counters
 from ingest.decoders.xdr import Tagged, find_tagged
 from shared.record import COLUMN
 
@@ -59,6 +62,9 @@ FORMS: Final = {
     kinds.EXPANDED_FLOW_SAMPLE: SampleForm(words=11, rate=3, input=6, output=8, records=10, expanded=True),
     kinds.DISCARDED_PACKET: SampleForm(words=8, rate=-1, input=4, output=5, records=7, reason=6),
 }
+
+
+COUNTERS_SAMPLES: Final = (kinds.COUNTERS_SAMPLE, kinds.EXPANDED_COUNTERS_SAMPLE)
 
 
 class _Sheet:
@@ -114,7 +120,7 @@ def _dtype(type_: pa.DataType) -> np.dtype[np.integer]:
     return np.dtype(np.int64) if pa.types.is_timestamp(type_) else np.dtype(type_.to_pandas_dtype())
 
 
-def decode_sflow5(datagrams: Datagrams, rows: Index, decoded: Decoded, decapsulate: Collection[str] = ()) -> None:
+def decode_sflow5(datagrams: Datagrams, rows: Index, context: Context, decoded: Decoded) -> None:
     """Decode the datagrams of these rows into ``decoded``: flow samples to records, counter samples to counters."""
     length = datagrams.length[rows]
     begin = datagrams.offset[rows]
@@ -144,19 +150,24 @@ def decode_sflow5(datagrams: Datagrams, rows: Index, decoded: Decoded, decapsula
         source_port=datagrams.source_port[rows],
     )
     end = begin + length
-    batch = _Batch(datagrams.buffer, headers, begin, datagrams.source[rows], decapsulate)
+    batch = _Batch(datagrams.buffer, headers, begin, datagrams.source[rows], context)
     samples, beyond, short = find_tagged(datagrams.buffer, begin + header_bytes, end, word32(tail, 12).astype(np.int64))
     decoded.fault(Fault.TRUNCATED, Unit.SETS, beyond)
     decoded.oddity(Oddity.COUNT_MISMATCH, short)
     records = np.zeros(len(rows), np.int64)
     undecoded = beyond.astype(np.int64)
+    # Counters first: the names that they tell hold for the flows that came with them.
+    counters = samples.take(np.isin(samples.tag, COUNTERS_SAMPLES))
+    if len(counters):
+        counted = decode_counters(datagrams.buffer, headers, counters, context.options, decoded)
+        undecoded += np.bincount(counters.row[~counted], minlength=len(rows))
     for tag, form in FORMS.items():
         which = samples.take(samples.tag == tag)
         if len(which):
             made = _decode_samples(batch, which, form, decoded)
             records += np.bincount(which.row[made], minlength=len(rows))
             undecoded += np.bincount(which.row[~made], minlength=len(rows))
-    known = np.isin(samples.tag, (*FORMS, kinds.COUNTERS_SAMPLE, kinds.EXPANDED_COUNTERS_SAMPLE))
+    known = np.isin(samples.tag, (*FORMS, *COUNTERS_SAMPLES))
     decoded.skip("sample", samples.tag[~known], frozenset())
     decoded.heard.append(
         Heard(
@@ -182,7 +193,7 @@ class _Batch:
     headers: Headers
     begin: Index
     udp_source: Octets
-    decapsulate: Collection[str]
+    context: Context
 
 
 def _agents(head: Octets, address: Index, source: Octets) -> Octets:
@@ -221,6 +232,9 @@ def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: D
     made = common_columns(VERSION, origin) | sheet.arrays() | lists
     # An sFlow agent does not say what time it is.
     del made["time_exported"]
+    options = batch.context.options
+    if options is not None and len(options.enrichment):
+        options.enrichment.join(made, exporter_keys(origin.source, options.enrichment.seed))
     decoded.batches.append(ordered(made))
     return whole
 
@@ -299,7 +313,7 @@ def _put_sampled_header(sheet: _Sheet, batch: _Batch, found: Tagged, lists: dict
     longest = int(length.max(initial=0))
     octets = windows(batch.buffer, found.start + 16, longest + frame.ROOM).copy()
     octets[np.arange(longest + frame.ROOM) >= length[:, None]] = 0
-    frames = frame.dissect(octets, length, words[:, 0], batch.decapsulate)
+    frames = frame.dissect(octets, length, words[:, 0], batch.context.decapsulate)
     for column, cells in frames.cells.items():
         sheet.put(column, found.row, cells.values, cells.valid)
     if frames.labelled.any():

@@ -15,13 +15,14 @@ from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.fields import Fields, FixedFields
 from ingest.decoders.headers import Headers, Heard, Index, gather, identities, word16, word32
 from ingest.decoders.layout import FIRST_DATA_SET, Layout, read_templates
+from ingest.decoders.lists import Around, Budget
 from ingest.decoders.lookup import mix
 from ingest.decoders.options import decode_options
 from ingest.decoders.plan import Origin
 from ingest.decoders.records import locate, variable_fields
 from ingest.decoders.result import PADDING_BYTES, Decoded
 from ingest.decoders.sets import DataSets, Sets, find_sets
-from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned, Templates, template_keys
+from ingest.decoders.templates import AMBIGUOUS, DOMAIN_BYTES, UNKNOWN, Learned, Templates, template_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,24 +218,28 @@ def decode_data_sets(
 
     Sets that cannot be read yet are added to what is pending. Returns how many records each set had, -1 for those.
     """
-    counts = np.full(len(sets), -1, np.int64)
+    # An empty set has no record to wait with.
+    counts = np.where(sets.length == 0, 0, -1)
     layouts = [
         (number, context.templates.layout(number)) for number in np.unique(numbers).tolist() if number != UNKNOWN
     ]
+    budget = Budget()
     # Options first: what they tell holds for the records that came with them.
     variants = context.templates.variants(sets.headers.source)
     for number, layout in sorted(layouts, key=lambda one: not one[1].options):
         readable = (numbers == number) & (sets.length >= layout.shortest_record)
         for variant in np.unique(variants[readable]).tolist():
             which = np.flatnonzero(readable & (variants == variant))
-            counts[which] = _decode_group(number, variant, sets, which, context, decoded)
+            counts[which] = _decode_group(number, variant, sets, which, context, budget, decoded)
     pending = np.flatnonzero(counts < 0)
     if len(pending):
         decoded.pending.append(_subset(sets, pending))
     return counts
 
 
-def _decode_group(number: int, variant: int, sets: DataSets, which: Index, context: Context, decoded: Decoded) -> Index:
+def _decode_group(
+    number: int, variant: int, sets: DataSets, which: Index, context: Context, budget: Budget, decoded: Decoded
+) -> Index:
     layout = context.templates.layout(number)
     counts, fields, of, position = _locate_records(layout, sets, which, decoded)
     if fields.count == 0:
@@ -247,7 +252,12 @@ def _decode_group(number: int, variant: int, sets: DataSets, which: Index, conte
         return counts
     asked, booted_ms = _ask(sets, which, of, context)
     origin = Origin.spread(sets.headers, which[of], position, booted_ms)
-    batches, oddities = context.templates.plan(number, variant).decode(fields, origin, asked)
+    plan = context.templates.plan(number, variant)
+    domains = [sets.keys[index][:DOMAIN_BYTES] for index in which.tolist()] if plan.lists else []
+    around = Around(context.templates, layout.version, variant, context.decapsulate, domains, of, budget)
+    batches, oddities = plan.decode(fields, origin, asked, around)
+    for fault, count in around.faults.items():
+        decoded.faults[fault, Unit.SETS] += count
     decoded.batches.extend(batches)
     decoded.oddities.update(oddities)
     return counts

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ingest.decoders.elements import Element
 from ingest.decoders.fault import Fault
 from ingest.decoders.layout import Layout, Template
-from ingest.decoders.plan import Plan
+
+if TYPE_CHECKING:
+    from ingest.decoders.plan import Plan
 
 KEY_BYTES: Final = 24
 """A template is kept by exporter (16 bytes), version (2), observation domain (4) and template id (2)."""
+
+DOMAIN_BYTES: Final = 22
+"""Such a key without the template id."""
 
 UNKNOWN: Final = -1
 AMBIGUOUS: Final = -2
@@ -56,6 +62,9 @@ class Templates(Protocol):
 
     def plan(self, number: int, variant: int) -> Plan:
         """What turns records of this layout, from exporters of this variant, into columns; compiled when first asked."""
+
+    def element_plan(self, version: int, element: Element, variant: int) -> Plan | None:
+        """The same for a layout of this element alone, of variable length; None when it says nothing alone."""
 
 
 def template_keys(

@@ -22,6 +22,8 @@ class Counts:
     bytes: int = 0
     packets: int = 0
     options_records: int = 0
+    counters: int = 0
+    """Counter samples, which only sFlow has."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -30,6 +32,7 @@ class Counts:
             self.bytes + other.bytes,
             self.packets + other.packets,
             self.options_records + other.options_records,
+            self.counters + other.counters,
         )
 
 
@@ -59,6 +62,7 @@ class Batch:
     octets: Numbers
     packets: Numbers
     options_records: Numbers
+    counters: Numbers
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -86,7 +90,7 @@ class Batch:
     def totals(self, chosen: slice | npt.NDArray[np.bool_] = slice(None)) -> dict[str, Counts]:
         """What the chosen datagrams hold, by type."""
         index = self.type_index[chosen]
-        columns = (self.records, self.octets, self.packets, self.options_records)
+        columns = (self.records, self.octets, self.packets, self.options_records, self.counters)
         totals = {}
         for at, name in enumerate(self.types):
             of_type = index == at

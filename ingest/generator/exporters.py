@@ -34,7 +34,6 @@ class Exporters:
     """Which of the traffic's protocols each one speaks."""
     boot_ms: Numbers
     """When each was started, in milliseconds since 1970; more than a day before the traffic begins."""
-    first_sequence: Numbers
     phase: Numbers
     """How far each is in its cycle of datagrams when the traffic begins, so that not all announce at once."""
     by_name: Values
@@ -53,17 +52,20 @@ def make_exporters(count: int, protocols: int, start_ms: int, cycle: int) -> Exp
     boot_ms = np.where(number % WRAPPING == 3, wraps_at - 2**32, boot_ms)
     address = LOOPBACK + 1 + number * SPREAD % HOSTS
     rate = SAMPLING_RATES[mixed % len(SAMPLING_RATES)]
+    # Each protocol has its share of those whose counters wrap: their numbers are equal modulo a power of two.
+    spoken = (number + number // WRAPPING) % protocols
     return Exporters(
         address=address,
-        protocol=(number % protocols).astype(np.intp),
+        protocol=spoken.astype(np.intp),
         boot_ms=boot_ms,
-        first_sequence=np.where(number % WRAPPING == 5, 2**32 - 100, mixed),
         phase=mixed // 1024 % cycle,
         by_name={
             "address": address,
             "boot_ms": boot_ms,
             "domain": number,
+            "first_sequence": np.where(number % WRAPPING == 5, 2**32 - 100, mixed),
             "sampling_rate": rate,
+            "sampling_rate_template": rate * 8,
             "slot": number % 10,
             "template_shift": number % IDS * 16,
             **{f"sampling_rate_{sampler}": rate * 2**sampler for sampler in SAMPLERS},

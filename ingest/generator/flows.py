@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.generator.draws import U64, bits, draw
+from ingest.generator.packets import GRE, ICMP, ICMP6, TCP, UDP, transport
 
 Column = npt.NDArray[Any]
 
@@ -20,7 +21,6 @@ SAMPLERS: Final = (1, 2)
 TEXT_BYTES: Final = 320
 """Names are cut from a text of this length, to the length that their field has."""
 
-TCP, UDP, ICMP, ICMP6, GRE = 6, 17, 1, 58, 47
 PROTOCOLS: Final = np.array([TCP] * 20 + [UDP] * 9 + [ICMP] * 2 + [GRE], np.uint8)
 SERVICES: Final = np.array(
     [443, 80, 53, 22, 25, 123, 443, 8080, 993, 3306, 5432, 6379, 9092, 179, 51820, 443], np.uint16
@@ -33,6 +33,20 @@ CLIENT_AS: Final = np.array([64512, 64513, 65000, 4_200_000_000], np.uint32)
 # Networks for documentation and for benchmarks (RFC 5737, RFC 2544).
 SERVER_NETWORKS: Final = np.array([0xC6120000, 0xC6130000, 0xC0000200, 0xCB007100], np.uint32)
 SERVER_HOSTS: Final = np.array([0xFFFF, 0xFFFF, 0xFF, 0xFF], np.uint32)
+# Some groups and applications have names in an exporter's tables, see names.py, and some have none.
+SGTS: Final = np.array([0, 2, 4, 5, 10, 16, 200, 65519], np.uint16)
+VRFS: Final = 4
+"""Every exporter has VRFs 1 to 4."""
+APPLICATION_IDS: Final = np.array(
+    [0x03000050, 0x030001BB, 0x03000035, 0x0D0001C5, 0x0D000031, 0x0D00024F, 0x0D000600, 0x01000058], np.uint32
+)
+"""An engine, and a selector of three octets (RFC 6759 §4): well-known ports, Cisco's NBAR, an IP protocol."""
+TTLS: Final = np.array([64, 63, 128, 255], np.uint8)
+TRANSIT_AS: Final = np.array([65541, 65542, 64504, 64506], np.uint32)
+DROP_REASONS: Final = np.array([1, 9, 256, 257, 258, 259, 262, 269], np.uint16)
+"""Why sFlow's exporters discard packets: codes of ICMP's unreachable below 256, and sFlow's own."""
+DROP_STATUS: Final = np.array([131, 129, 128, 137, 129, 128, 133, 131], np.uint8)
+"""What RFC 7270 §4.12 has for each of them."""
 APPLICATIONS: Final = ("http", "smtp", "imap", "ldap", "snmp", "rtsp", "mqtt", "sips")
 TEXTS: Final = frozenset({"application_name", "user_name"})
 
@@ -41,12 +55,16 @@ class Conversations:
     """What stays the same each time that a conversation is exported, as columns of `POOL` rows.
 
     Columns have the names that the flow record gives them; besides, `src_as_16` and `dst_as_16` are for fields
-    of two bytes, `sampler` is a sampler's id, and `opaque` what an enterprise puts into fields of its own. Counters and times are not here: they belong to the record.
+    of two bytes, `sampler` is a sampler's id, and `opaque` what an enterprise puts into fields of its own. What is
+    only for packets that are sampled has names of its own too: see `_of_packets`. Counters and times are not here:
+    they belong to the record. With `proto`, all conversations are of that IP protocol.
     """
 
-    def __init__(self, seed: int, family: int) -> None:
+    def __init__(self, seed: int, family: int, proto: int | None = None) -> None:
         self.family = family
-        self.columns: Mapping[str, Column] = _columns(draw(seed, family, 3, POOL), family)
+        raw = draw(seed, family, 3, POOL)
+        columns = _columns(raw, family, proto)
+        self.columns: Mapping[str, Column] = columns | _of_packets(raw, columns, family)
         self._texts: dict[str, npt.NDArray[np.uint8]] = {}
 
     def values(self, column: str) -> Column:
@@ -58,11 +76,16 @@ class Conversations:
         return np.ascontiguousarray(self._text(column)[:, :length]).view(f"S{length}")[:, 0]
 
     def wire(self, column: str, length: int) -> npt.NDArray[np.uint8]:
-        """A column in network byte order, [POOL, length]; numbers and addresses lose what leads, texts what trails."""
+        """A column in network byte order, [POOL, length]; numbers and addresses lose what leads, texts what trails.
+
+        Of a column with several numbers in a row, each takes four bytes.
+        """
         if column in TEXTS:
             return self._text(column)[:, :length]
         values = self.columns[column]
-        if values.dtype != np.uint8 or values.ndim == 1:
+        if values.ndim == 2 and values.dtype != np.uint8:
+            values = np.ascontiguousarray(values.astype(">u4")).view(np.uint8)
+        elif values.ndim == 1:
             values = values.astype(">u8").view(np.uint8).reshape(POOL, 8)
         if length > values.shape[1]:
             return np.tile(values, (1, -(-length // values.shape[1])))[:, :length]
@@ -81,9 +104,9 @@ class Conversations:
         return self._texts[column]
 
 
-def _columns(raw: U64, family: int) -> dict[str, Column]:
+def _columns(raw: U64, family: int, only: int | None) -> dict[str, Column]:
     first, second, third = raw
-    proto = PROTOCOLS[bits(first, 0, 5)]
+    proto = PROTOCOLS[bits(first, 0, 5)] if only is None else np.full(POOL, only, np.uint8)
     if family == 6:
         proto[proto == ICMP] = ICMP6
     has_ports = (proto == TCP) | (proto == UDP)
@@ -135,7 +158,57 @@ def _columns(raw: U64, family: int) -> dict[str, Column]:
         "flow_end_reason": (1 + bits(third, 29, 2)).astype(np.uint8),
         "ipv6_flow_label": bits(third, 32, 20).astype(np.uint32),
         "sampler": np.array(SAMPLERS, np.uint8)[bits(third, 52, 1)],
+        "src_sgt": SGTS[bits(first, 30, 3)],
+        "dst_sgt": SGTS[bits(first, 33, 3)],
+        "ingress_vrf_id": (1 + bits(first, 36, 2) % VRFS).astype(np.uint32),
+        "egress_vrf_id": (1 + bits(first, 38, 2) % VRFS).astype(np.uint32),
+        "application_id": APPLICATION_IDS[bits(first, 40, 3)],
         "opaque": third,
+    }
+
+
+def _of_packets(raw: U64, columns: Mapping[str, Column], family: int) -> dict[str, Column]:
+    """What a sampled packet shows besides, and what its exporter knows of its way.
+
+    `transport_*` is what stands behind the IP header: before UDP's length, after it to the end of TCP's header, and
+    what ICMP and GRE have beyond;
+    `mpls_stack` holds `mpls_labels` as they stand in a packet; `ipv6_word` is the first word of an IPv6 header;
+    `tunnel_*` are of the packet that carries the conversation's, and `as_path_first` and `as_path_last` parts of
+    `as_path`.
+    """
+    first, second, third = raw
+    labels = np.stack([24_000 + bits(second, 45, 10), 16 + bits(third, 44, 20)], axis=1).astype(np.uint32)
+    # Time to live 64, and at the bottom of the stack the bit that says so (RFC 3032 §2.1).
+    stack = labels << np.uint32(12) | np.array([64, 0x100 | 64], np.uint32)
+    path = np.stack([TRANSIT_AS[bits(second, 45, 2)], TRANSIT_AS[bits(second, 47, 2)], columns["dst_as"]], axis=1)
+    communities = np.stack([64500 << 16 | bits(second, 49, 6), 64501 << 16 | bits(second, 55, 8)], axis=1)
+    behind_ip = transport(columns)
+    by_port = columns["dst_port"]
+    class_and_label = columns["ip_tos"].astype(np.uint32) << np.uint32(20) | columns["ipv6_flow_label"]
+    return {
+        "icmp_type": (by_port >> 8).astype(np.uint8),
+        "icmp_code": (by_port & 0xFF).astype(np.uint8),
+        "ip_ttl": TTLS[bits(first, 43, 2)],
+        "fragment_id": bits(first, 45, 16).astype(np.uint32),
+        "ipv6_word": np.uint32(6 << 28) | class_and_label,
+        "transport_head": behind_ip[:, :4],
+        "transport_body": behind_ip[:, 6:20],
+        "transport_tail": behind_ip[:, 20:],
+        "inner_vlan": (1000 + bits(second, 45, 8)).astype(np.uint16),
+        "mpls_labels": labels,
+        "mpls_stack": stack,
+        "vni": (0x100000 | bits(second, 53, 8)).astype(np.uint32),
+        "tunnel_src_addr": _addresses(np.uint32(0x0AFE0000) | columns["in_if"], family),
+        "tunnel_dst_addr": _addresses(np.uint32(0x0AFE0100) | columns["out_if"], family),
+        "tunnel_src_port": (49_152 + bits(second, 45, 14)).astype(np.uint16),
+        "as_path": path,
+        "as_path_first": path[:, :2],
+        "as_path_last": path[:, 2:],
+        "next_hop_as": path[:, 0],
+        "bgp_next_hop": _addresses(np.uint32(0x0AFF0100) | columns["out_if"], family),
+        "bgp_communities": communities.astype(np.uint32),
+        "drop_reason": DROP_REASONS[bits(second, 60, 3)],
+        "forwarding_status": DROP_STATUS[bits(second, 60, 3)],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +14,14 @@ from ingest.generator.flows import Conversations
 OCTETS, PACKETS = 1, 2
 LAST_UPTIME, FIRST_UPTIME = 21, 22
 START_MS, END_MS = 152, 153
-PER_RECORD: Final = frozenset({OCTETS, PACKETS, LAST_UPTIME, FIRST_UPTIME, START_MS, END_MS})
+# sFlow has no elements: these are numbers of our own, beyond those of two bytes.
+SEQUENCE, SOURCE, RATE, POOL, DROPS, INPUT, OUTPUT, FRAME_BYTES, BYTES_LEFT, UDP_BYTES_LEFT = range(65536, 65546)
+PER_RECORD: Final = frozenset(
+    {
+        *(OCTETS, PACKETS, LAST_UPTIME, FIRST_UPTIME, START_MS, END_MS),
+        *(SEQUENCE, SOURCE, RATE, POOL, DROPS, INPUT, OUTPUT, FRAME_BYTES, BYTES_LEFT, UDP_BYTES_LEFT),
+    }
+)
 """Elements whose value is another in each record, whatever the conversation."""
 VARIABLE: Final = 65535
 ENTERPRISE_BIT: Final = 0x8000
@@ -35,8 +43,9 @@ class Field:
     """One field of a template.
 
     `length` is what the content takes on the wire. `column` is the conversations' column that fills it; without one
-    it is filled for each record (`PER_RECORD`) or with zeros. `prefix` is what stands before a content of variable
-    length: the length, in one byte or in three (RFC 7011 §7).
+    it is filled for each record (`PER_RECORD`, `plus` added to what is not 0) or with zeros. `prefix` is what stands
+    before a content of variable length: the length, in one byte or in three (RFC 7011 §7). `told` is false where a
+    collector is not to make a column of it, such as in the packet that a tunnel carries.
     """
 
     element: int
@@ -44,6 +53,8 @@ class Field:
     column: str | None = None
     enterprise: int = 0
     prefix: bytes = b""
+    plus: int = 0
+    told: bool = True
 
     @property
     def specifier(self) -> bytes:
@@ -57,22 +68,29 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A piece of a record that is written for each record: the value of `element`, shifted to the right."""
+    """A piece of a record that is written for each record: the value of `element` and `plus`, shifted to the right."""
 
     element: int
     offset: int
     dtype: str
     shift: int
+    plus: int
 
 
 class Layout:
-    """The fields of a template, for conversations of one address family."""
+    """The fields of a template, for conversations of one address family, and of one IP protocol if `proto` says so.
 
-    def __init__(self, family: int, fields: tuple[Field, ...]) -> None:
+    `rate` names the exporters' column that is the sampling rate of its records.
+    """
+
+    def __init__(
+        self, family: int, fields: tuple[Field, ...], *, proto: int | None = None, rate: str = "sampling_rate"
+    ) -> None:
         self.family = family
+        self.proto = proto
+        self.rate = rate
         self.fields = fields
         self.record_bytes = sum(len(field.prefix) + field.length for field in fields)
-        self.specifiers = b"".join(field.specifier for field in fields)
         self.gaps = tuple(self._gaps())
         self.wide = any(field.element == OCTETS and field.length > 4 for field in fields)
         """Whether the counters have room for more than 32 bits."""
@@ -85,11 +103,19 @@ class Layout:
             }
         )
 
+    @property
+    def specifiers(self) -> bytes:
+        """The fields as a template names them."""
+        return b"".join(field.specifier for field in self.fields)
+
     def _gaps(self) -> list[Gap]:
         gaps, offset = [], 0
         for field in self.fields:
             if field.element in PER_RECORD and not field.enterprise:
-                gaps += [Gap(field.element, offset + at, dtype, shift) for at, dtype, shift in PIECES[field.length]]
+                gaps += [
+                    Gap(field.element, offset + at, dtype, shift, field.plus)
+                    for at, dtype, shift in PIECES[field.length]
+                ]
             offset += len(field.prefix) + field.length
         return gaps
 
@@ -107,9 +133,11 @@ class Layout:
         rows = np.ascontiguousarray(np.concatenate(parts, axis=1))
         return rows.view(np.dtype((np.void, self.record_bytes)))[:, 0]
 
-    def fill(self, records: npt.NDArray[np.uint8], values: dict[int, npt.NDArray[Any]]) -> None:
+    def fill(self, records: npt.NDArray[np.uint8], values: Mapping[int, npt.NDArray[Any]]) -> None:
         """Write the gaps of records, [..., record_bytes], from the values of each element, [...]."""
         view = records.view(self.dtype)[..., 0]
         for gap in self.gaps:
             value = values[gap.element]
+            if gap.plus:
+                value = np.where(value != 0, value + gap.plus, 0)
             view[f"{gap.element}.{gap.offset}"] = value >> gap.shift if gap.shift else value

@@ -55,7 +55,7 @@ def _datagram(records: int) -> Shape:
     return composer.shape()
 
 
-def protocol() -> Protocol:
+def protocol(uniform: bool) -> Protocol:
     """v5 has nothing to announce; a full datagram has 30 records, and a timer sends some that are not full."""
     full = _datagram(30)
     return Protocol(
@@ -63,6 +63,8 @@ def protocol() -> Protocol:
         counting=Counting.FLOWS,
         whole_seconds=False,
         announcement=full,
+        tables=(),
         full=full,
-        others=(_datagram(7), _datagram(1)),
+        others=() if uniform else (_datagram(7), _datagram(1)),
+        interfaces={},
     )

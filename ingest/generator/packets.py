@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 TCP, UDP, ICMP, ICMP6, GRE = 6, 17, 1, 58, 47
 TRANSPORT_BYTES: Final = 36
+ACK: Final = 0x10
 TCP_WORDS: Final = 0x50
 """A header of five words, in the octet before the flags."""
 GRE_WITH_KEY: Final = 0x20000800
 """A key follows, and then IPv4 (RFC 2890)."""
 
 # A small packet of IPv4 and UDP: what GRE carries, and what a message of ICMP is about.
-CARRIED: Final = bytes.fromhex("4500001c000100004011b6d30a0000010a000002") + bytes.fromhex("8235003500080000")
+CARRIED: Final = bytes.fromhex("4500001c00010000401166ce0a0000010a000002") + bytes.fromhex("8235003500080000")
 
 
 def transport(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
@@ -38,7 +39,7 @@ def transport(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         put(of, 0, ">u2", columns["src_port"])
         put(of, 2, ">u2", columns["dst_port"])
     put(TCP, 6, ">u2", opaque & np.uint64(0xFFFF))  # of the sequence number
-    put(TCP, 8, ">u4", opaque >> np.uint64(32))  # the acknowledgement
+    put(TCP, 8, ">u4", np.where(columns["tcp_flags"] & ACK, opaque >> np.uint64(32), 0))  # what is acknowledged
     put(TCP, 12, "u1", TCP_WORDS)
     put(TCP, 13, "u1", columns["tcp_flags"])
     put(TCP, 14, ">u2", 64240)  # the window

@@ -29,8 +29,6 @@ PROGRESS_SECONDS: Final = 0.5
 
 def run(arguments: argparse.Namespace) -> int:
     """Send until there is enough or a signal comes, and print what was sent."""
-    if arguments.protocol == "sflow":
-        raise ConfigError("--protocol sflow: sFlow cannot be generated yet; choose v5, v9, ipfix or mix")
     for name in ("count", "duration"):
         value = getattr(arguments, name)
         if value is not None and value <= 0:
@@ -74,7 +72,7 @@ def report(scenario: Scenario, sent: Sent, refusals: Refusals) -> dict[str, Any]
         "rate": scenario.rate,
         **{
             what: {name: count[what] for name, count in counts.items()}
-            for what in asdict(Counts())  # datagrams, records, bytes, packets, options_records
+            for what in asdict(Counts())  # datagrams, records, bytes, packets, options_records, counters
         },
         "duration_seconds": round(sent.duration_seconds, 3),
         "not_sent": sent.not_sent,

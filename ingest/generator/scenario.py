@@ -16,7 +16,8 @@ PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "v5": ("v5",),
     "v9": ("v9",),
     "ipfix": ("ipfix",),
-    "mix": ("v5", "v9", "ipfix"),
+    "sflow": ("sflow",),
+    "mix": ("v5", "v9", "ipfix", "sflow"),
 }
 
 
@@ -25,7 +26,7 @@ class Scenario:
     """What is sent, by whom and when: equal scenarios send equal bytes."""
 
     protocol: str = "mix"
-    """`v5`, `v9`, `ipfix`, or `mix`: every exporter then speaks one of them, in turn."""
+    """`v5`, `v9`, `ipfix`, `sflow`, or `mix`: every exporter then speaks one of them, in turn."""
     exporters: int = 1000
     seed: int = 1
     start_ms: int = 1_700_000_000_000
@@ -33,9 +34,12 @@ class Scenario:
     rate: float = 0
     """Datagrams per second of all exporters; 0 is as fast as they can be sent."""
     refresh: int = 20
-    """An exporter announces its templates and options at its first datagram, and then once in so many."""
+    """An exporter announces its templates and options (sFlow: counters) at its first datagram, and then once in so many."""
     uniform: bool = False
-    """Whether all datagrams between announcements are the largest of their protocol, as benchmarks want them."""
+    """Whether all datagrams between announcements are the largest of their protocol, as benchmarks want them.
+
+    sFlow has no templates, so that all of its datagrams are.
+    """
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

@@ -27,7 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [case for case in CASES if case.name in (arguments.case or _names(quick=arguments.quick))]
     if arguments.quick:
         cases = [case.at_most(QUICK_SECONDS) for case in cases]
-    rounds = arguments.rounds or (1 if arguments.quick else 5)
     found = None if arguments.no_peer else find_goflow2(partial(console.print, soft_wrap=True))
     try:
         with Bench.started(console) as bench:
@@ -37,12 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"ingest, {workers} worker{'s' if workers > 1 else ''}": Subject(
                         partial(Ingest, bench.broker, bench.port, workers=workers), case.load
                     )
-                    for workers in arguments.workers
+                    for workers in arguments.workers or case.workers
                 }
                 if found is not None and case.peer_load is not None:
                     subjects["goflow2"] = Subject(
                         partial(Goflow2, bench.broker, bench.port, program=found[0]), case.peer_load
                     )
+                rounds = arguments.rounds or (1 if arguments.quick else case.rounds)
                 figures.append(bench.run(case, subjects, rounds))
     except KafkaUnavailable as error:
         sys.exit(str(error))
@@ -63,13 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--case", action="append", choices=_names(quick=False), help="only this case; can be given several times"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each case (default: 5, and 1 with --quick)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds of each case (default: 5 of the main one, 3 of the others)"
+    )
     parser.add_argument(
         "--workers",
         type=lambda text: [int(each) for each in text.split(",")],
-        default=[1, 2],
         metavar="N,…",
-        help="numbers of workers to measure (default: 1,2)",
+        help="numbers of workers to measure (default: 1 and 2 in the main case, 1 in the others)",
     )
     parser.add_argument("--no-peer", action="store_true", help="measure ingest alone")
     parser.add_argument("--name", default="ingest", help="of the result file, after the date (default: ingest)")

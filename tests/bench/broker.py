@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from deploy.local import kafka
 from shared.codec import read_headers
+from tests.bench import system
 
 PARTITIONS = 12
 ANSWER_SECONDS = 20.0
@@ -24,9 +25,10 @@ READ_SECONDS = 120.0
 class BenchKafka:
     """A Kafka that answers, and what a benchmark asks it."""
 
-    def __init__(self, bootstrap_servers: str, data: Path | None) -> None:
+    def __init__(self, bootstrap_servers: str, directory: Path | None) -> None:
+        """`directory` is that of a broker which runs from jars; None when it runs in another way."""
         self.bootstrap_servers = bootstrap_servers
-        self._data = data
+        self._directory = directory
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
     @classmethod
@@ -43,7 +45,7 @@ class BenchKafka:
         ours = kafka.broker(directory)
         try:
             ours.start()
-            yield cls(ours.bootstrap_servers, directory / "data" if isinstance(ours, kafka.LocalKafka) else None)
+            yield cls(ours.bootstrap_servers, directory if isinstance(ours, kafka.LocalKafka) else None)
         finally:
             if isinstance(ours, kafka.DockerKafka):
                 ours.remove()
@@ -109,9 +111,15 @@ class BenchKafka:
 
     def bytes_on_disk(self, topic: str) -> int | None:
         """Bytes of a topic's log, compressed as it was sent; None where the broker's disk is not ours to see."""
-        if self._data is None:
+        if self._directory is None:
             return None
-        return sum(path.stat().st_size for path in self._data.glob(f"{topic}-*/*.log"))
+        return sum(path.stat().st_size for path in self._directory.glob(f"data/{topic}-*/*.log"))
+
+    def cpu(self) -> system.Cpu:
+        """CPU time of the broker so far; none where its process is not ours to see."""
+        if self._directory is None:
+            return system.Cpu()
+        return system.cpu({int((self._directory / "pid").read_text(encoding="ascii")): "kafka"})
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         found = self._admin.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]

@@ -38,6 +38,9 @@ class Case:
     """What a peer is given that does some 95,000 flows a second on a core; None: this case is ours alone."""
     records: int | None = None
     """Only datagrams with so many records are measured; None: all."""
+    workers: tuple[int, ...] = (1,)
+    """With how many workers ingest is measured."""
+    rounds: int = 3
 
     def at_most(self, seconds: float) -> Case:
         """The same case, of which no more is sent than takes so long."""
@@ -60,6 +63,8 @@ CASES: Final = (
         Scenario("v9", EXPORTERS, refresh=SELDOM, uniform=True),
         FULL,
         PEER,
+        workers=(1, 2),
+        rounds=5,
     ),
     Case(
         "v5",

@@ -29,6 +29,10 @@ class Collector(Protocol):
 
     name: str
     program: Process
+    quiet_seconds: float
+    """When it has sent nothing for so long, it has nothing left to send."""
+    message_is_record: bool
+    """Whether each of its messages holds one record."""
 
     @property
     def topic(self) -> str:
@@ -40,10 +44,7 @@ class Collector(Protocol):
     def is_ready(self) -> bool:
         """Whether datagrams may be sent to it."""
 
-    def acknowledged(self) -> int:
-        """Flow records that the broker has acknowledged; asked once a second."""
-
-    def on_broker(self) -> int:
+    def records(self) -> int:
         """Flow records that are in the topic by what the broker has, not by what the collector says."""
 
     def stop(self) -> None:
@@ -52,6 +53,10 @@ class Collector(Protocol):
 
 class Ingest:
     """Stage one, with its defaults but for addresses, the receive buffer, workers, and what `properties` say."""
+
+    quiet_seconds = 2.5
+    """It keeps a record for a second."""
+    message_is_record = False
 
     def __init__(
         self,
@@ -103,15 +108,7 @@ class Ingest:
         """See :class:`Collector`."""
         return self._stage.is_ready()
 
-    def acknowledged(self) -> int:
-        """See :class:`Collector`."""
-        return int(self.ledger()["delivered"]["records"])
-
-    def ledger(self) -> dict[str, Any]:
-        """Its books."""
-        return self._stage.ledger()
-
-    def on_broker(self) -> int:
+    def records(self) -> int:
         """See :class:`Collector`."""
         return self._broker.records(self.topic)
 
@@ -125,6 +122,9 @@ class Goflow2:
     """goflow2 with its defaults, protobuf to Kafka; a message a flow, so that its messages are its records."""
 
     name = "goflow2"
+    quiet_seconds = 7.0
+    """It flushes every 5 seconds."""
+    message_is_record = True
 
     def __init__(self, broker: BenchKafka, port: int, prefix: str, directory: Path, *, program: Path) -> None:
         self._broker = broker
@@ -158,11 +158,7 @@ class Goflow2:
         except httpx.TransportError:
             return False
 
-    def acknowledged(self) -> int:
-        """See :class:`Collector`."""
-        return self._broker.messages(self.topic)
-
-    def on_broker(self) -> int:
+    def records(self) -> int:
         """See :class:`Collector`."""
         return self._broker.messages(self.topic)
 

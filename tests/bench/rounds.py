@@ -14,12 +14,9 @@ from tests.bench.collectors import Collector
 from tests.bench.source import Source
 
 READY_SECONDS: Final = 40.0
-STALL_SECONDS: Final = 15.0
-"""When nothing more is acknowledged for so long, what is missing will not come: a collector may flush every 5 s."""
-SETTLE_SECONDS: Final = 1.0
-POLL_SECONDS: Final = 1.0
-"""A collector is asked this seldom, since its answer costs CPU time of what is measured."""
 WARM_UP_RATE: Final = 2000.0
+POLL_SECONDS: Final = 0.25
+WAIT_SECONDS: Final = 120.0
 
 
 class Refused(Exception):
@@ -35,12 +32,16 @@ class Round:
     rate: float
     """Datagrams a second, as they were sent."""
     cpu: system.Cpu
-    """Of all processes of the collector, from before the first datagram to after the last acknowledgement."""
+    """Of all processes of the collector, from before the first datagram to a little after the last message is there."""
     parts: dict[str, system.Cpu]
     """The same by what the threads do; empty for a collector that is one process."""
     seconds: float
     bytes_per_record: float | None
     """On the broker's disk, the warm-up included."""
+    broker_cpu: system.Cpu
+    """Of the broker meanwhile."""
+    reading_seconds: float
+    """CPU time that reading every message once took this process, decompression included."""
 
     @property
     def flows_per_cpu_second(self) -> float:
@@ -49,32 +50,29 @@ class Round:
 
 
 def run_round(collector: Collector, source: Source, load: Load, port: int, broker: BenchKafka) -> Round:
-    """Start the collector, warm it up, send, wait for the acknowledgements, and stop it.
+    """Start the collector, warm it up, send, wait until the broker has everything, and stop it.
 
-    Nothing is taken off for what the collector uses when it is idle. Raises Refused when a datagram was dropped, or
-    when what is on the broker is not what was sent.
+    The collector is asked nothing while it is measured, and nothing is taken off for what it uses when it is idle.
+    Raises Refused when a datagram was dropped, or when what is on the broker is not what was sent.
     """
     collector.start()
     try:
         if not poll(collector.is_ready, READY_SECONDS):
             raise Refused(f"{collector.name} did not get ready: {collector.program.last_words()}")
         warm = source.warm_up(WARM_UP_RATE)
-        _wait(collector, warm.records)
-        time.sleep(SETTLE_SECONDS)
         root = collector.program.pid
-        pids = system.tree(root)
-        before, parts_before = system.cpu(pids), system.cpu_by_part(pids, root)
-        begin = time.monotonic()
+        until_quiet(collector, broker, root, warm.records)
+        before, broker_before = Usage.of(root), broker.cpu()
         sent = source.send(load.datagrams, load.rate)
-        reached = _wait(collector, warm.records + sent.records)
-        seconds = time.monotonic() - begin
-        used, parts_after = system.cpu(pids) - before, system.cpu_by_part(pids, root)
-        if system.tree(collector.program.pid).keys() != pids.keys():
-            raise Refused(f"a process of {collector.name} ended in the middle: {collector.program.last_words()}")
-        dropped = system.kernel_drops(port)
         expected = warm.records + sent.records
-        if dropped or reached != expected or (there := collector.on_broker()) != expected:
-            there = reached if dropped or reached != expected else there
+        after, broker_cpu = until_quiet(collector, broker, root, expected), broker.cpu() - broker_before
+        if after.pids.keys() != before.pids.keys():
+            raise Refused(f"a process of {collector.name} ended in the middle: {collector.program.last_words()}")
+        reading = time.process_time()
+        there = collector.records()
+        reading = time.process_time() - reading
+        dropped = system.kernel_drops(port)
+        if dropped or there != expected:
             raise Refused(f"{expected:,} records were sent, {there:,} arrived; the kernel dropped {dropped} datagrams")
         on_disk = broker.bytes_on_disk(collector.topic)
     finally:
@@ -83,22 +81,51 @@ def run_round(collector: Collector, source: Source, load: Load, port: int, broke
         datagrams=sent.datagrams,
         records=sent.records,
         rate=sent.datagrams / sent.seconds,
-        cpu=used,
-        parts={name: now - parts_before.get(name, system.Cpu()) for name, now in parts_after.items()}
-        if len(pids) > 1
-        else {},
-        seconds=seconds,
+        cpu=after.cpu - before.cpu,
+        parts={name: now - before.parts.get(name, system.Cpu()) for name, now in after.parts.items()},
+        seconds=after.seconds - before.seconds,
         bytes_per_record=None if on_disk is None else on_disk / expected,
+        broker_cpu=broker_cpu,
+        reading_seconds=reading * sent.records / expected,
     )
 
 
-def _wait(collector: Collector, records: int) -> int:
-    """Wait until so many records are acknowledged, or none come any more; how many are."""
-    reached, since = -1, time.monotonic()
-    while True:
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process and its children have used by a moment."""
+
+    seconds: float
+    pids: dict[int, str]
+    cpu: system.Cpu
+    parts: dict[str, system.Cpu]
+
+    @classmethod
+    def of(cls, root: int) -> Usage:
+        """What it is now."""
+        pids = system.tree(root)
+        parts = system.cpu_by_part(pids, root) if len(pids) > 1 else {}
+        return cls(time.monotonic(), pids, system.cpu(pids), parts)
+
+
+def until_quiet(collector: Collector, broker: BenchKafka, root: int, records: int) -> Usage:
+    """Wait until everything has come, or no message for longer than a collector keeps one.
+
+    Returns what was used shortly after the last message came. The broker is asked, since to ask the collector would
+    cost it CPU time.
+    """
+    messages, since = -1, time.monotonic()
+    usage: Usage | None = None
+    deadline = since + WAIT_SECONDS
+    while usage is None or time.monotonic() - since < collector.quiet_seconds:
+        if time.monotonic() > deadline:
+            raise Refused(f"{collector.name} has not delivered everything after {WAIT_SECONDS:.0f} seconds")
         time.sleep(POLL_SECONDS)
-        now = collector.acknowledged()
-        if now != reached:
-            reached, since = now, time.monotonic()
-        if reached >= records or time.monotonic() - since > STALL_SECONDS:
-            return reached
+        now = broker.messages(collector.topic)
+        if now != messages:
+            messages, since, usage = now, time.monotonic(), None
+        elif usage is None:
+            # The second look that finds nothing new: acknowledgements of the last messages have been heard by now.
+            usage = Usage.of(root)
+            if collector.message_is_record and messages >= records:
+                break
+    return usage

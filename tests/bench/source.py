@@ -121,7 +121,17 @@ def _prepared(request: _Prepare, sender: Sender) -> list[Messages]:
 
 def _only(batch: Batch, which: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Batch:
     """The batch with these datagrams alone; their bytes stay where they are."""
-    columns = ("offset", "length", "address", "type_index", "records", "octets", "packets", "options_records")
+    columns = (
+        "offset",
+        "length",
+        "address",
+        "type_index",
+        "records",
+        "octets",
+        "packets",
+        "options_records",
+        "counters",
+    )
     return replace(batch, **{name: getattr(batch, name)[which] for name in columns})
 
 

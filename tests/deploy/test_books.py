@@ -94,6 +94,23 @@ def test_a_ledger_balances_when_it_adds_up(
     assert [line.dropped for line in balances("ingest", books)] == [sum(dropped.values())]
 
 
+def test_counter_samples_have_a_line_where_there_are_any() -> None:
+    """A stage that received counter samples has a line for them; the books of others look as before."""
+    counters: dict[str, Any] = {"received": 7, "delivered": 4, "dropped": {"queue_full": 2}, "in_flight": 1}
+    books = {
+        "received": {"records": 5},
+        "delivered": {"records": 5},
+        "dropped": {"records": {}},
+        "in_flight": {"records": 0},
+        "counters": counters,
+    }
+    assert list(reasons(books)) == [("counters", "queue_full", 2)]
+    lines = {line.unit: (line.received, line.dropped, line.holds) for line in balances("ingest", books)}
+    assert lines == {"records": (5, 0, True), "counters": (7, 2, True)}
+    counters["received"] = 0
+    assert [line.unit for line in balances("ingest", books)] == ["records"]
+
+
 def test_reasons_are_told_where_something_was_dropped() -> None:
     """Each unit and reason with a count is told; zeros are not."""
     books = {"dropped": {"datagrams": {"unknown_version": 3}, "sets": {"truncated": 0}, "records": {}}}

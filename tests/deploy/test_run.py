@@ -114,5 +114,5 @@ def test_what_was_sent_is_in_the_lake_when_it_is_interrupted(
     answer = subprocess.run(
         query.replace(".venv/bin/python", sys.executable), shell=True, capture_output=True, text=True, check=True
     ).stdout
-    for kind in ("NETFLOW_V5", "NETFLOW_V9", "IPFIX"):
+    for kind in ("NETFLOW_V5", "NETFLOW_V9", "IPFIX", "SFLOW_5"):
         assert kind in answer

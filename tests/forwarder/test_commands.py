@@ -16,7 +16,6 @@ def nowhere(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "status", "sentence"),
     [
         pytest.param(["tail", "--filter", "proto = 6"], 2, "--filter does not work yet: leave it out", id="filter"),
-        pytest.param(["tail", "--counters"], 2, "--counters does not work yet: leave it out", id="counters"),
         pytest.param(["serve", "--sink", "lke"], 2, "no such sink in forwarder.sinks, but: lake", id="unknown sink"),
         pytest.param(["serve", "--config", "none.yaml"], 2, "none.yaml", id="no such file"),
     ],

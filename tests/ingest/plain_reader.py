@@ -1,4 +1,4 @@
-"""A reader of NetFlow v5, v9 and IPFIX with nothing of the product's: slow, and easy to believe."""
+"""A reader of NetFlow v5, v9, IPFIX and sFlow with nothing of the product's: slow, and easy to believe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.ingest.plain_sflow import Sample, read_sflow
+
 VARIABLE: Final = 65535
+SCOPE: Final = -1
+"""Stands in the place of an enterprise for the scopes of NetFlow v9, which have numbers of their own."""
 
 Fields = tuple[tuple[int, int, int], ...]
 Record = dict[tuple[int, int], bytes]
@@ -19,17 +23,25 @@ V5_FIELDS: Final[Fields] = tuple((0, element, size) for element, size in zip(V5_
 
 @dataclass
 class Read:
-    """A datagram as this reader understands it."""
+    """A datagram as this reader understands it; sFlow's has version 0, and samples."""
 
     source: int
     version: int
     sequence: int
     domain: int
     header: bytes
+    size: int
     flows: list[Record] = field(default_factory=list)
+    flow_templates: list[int] = field(default_factory=list)
+    """By which template each of the flows was read."""
     options: list[Record] = field(default_factory=list)
     templates: list[int] = field(default_factory=list)
+    options_templates: list[int] = field(default_factory=list)
     padding: bytes = b""
+    samples: list[Sample] = field(default_factory=list)
+    counters: list[Sample] = field(default_factory=list)
+    unknown: int = 0
+    """Samples of a kind that nobody knows."""
 
     @property
     def records(self) -> int:
@@ -46,23 +58,27 @@ class Reader:
     def read(self, source: int, payload: bytes) -> Read:
         """Read a datagram; templates are kept by exporter, domain and id."""
         version, count = struct.unpack_from("!HH", payload)
+        if version == 0:
+            return _sflow(source, payload)
         if version == 5:
             sequence, domain = struct.unpack_from("!IH", payload, 16)
-            read = Read(source, 5, sequence, domain, payload[:24])
+            read = Read(source, 5, sequence, domain, payload[:24], len(payload))
             for at in range(24, len(payload), 48):
                 read.flows.append(self._record(V5_FIELDS, payload, at)[0])
+                read.flow_templates.append(0)
             assert count == len(read.flows)
             return read
         size = 20 if version == 9 else 16
         sequence, domain = struct.unpack_from("!II", payload, size - 8)
-        read = Read(source, version, sequence, domain, payload[:size])
+        read = Read(source, version, sequence, domain, payload[:size], len(payload))
         at = size
         while at < len(payload):
             set_id, length = struct.unpack_from("!HH", payload, at)
             self._set(read, set_id, payload[at + 4 : at + length])
             at += length
         assert at == len(payload)
-        assert count == (len(payload) if version == 10 else read.records + len(read.templates))
+        told = read.records + len(read.templates) + len(read.options_templates)
+        assert count == (len(payload) if version == 10 else told)
         return read
 
     def _set(self, read: Read, set_id: int, content: bytes) -> None:
@@ -79,29 +95,35 @@ class Reader:
         at = 0
         while len(content) - at >= least:
             record, at = self._record(fields, content, at)
-            (read.options if options else read.flows).append(record)
+            if options:
+                read.options.append(record)
+            else:
+                read.flows.append(record)
+                read.flow_templates.append(set_id)
         assert len(content) - at < 4
         read.padding += content[at:]
 
     def _template(self, read: Read, content: bytes, at: int, *, options: bool) -> int:
         template_id, count = struct.unpack_from("!HH", content, at)
-        at += 4
+        at, scopes = at + 4, 0
         if options:
             (second,) = struct.unpack_from("!H", content, at)
             at += 2
             # v9 says the bytes of scopes and of options, IPFIX the number of fields and how many of them are scopes.
-            count = (count + second) // 4 if read.version == 9 else count
-        fields = []
+            scopes, count = (count // 4, (count + second) // 4) if read.version == 9 else (second, count)
+        fields: list[tuple[int, int, int]] = []
         for _ in range(count):
             element, length = struct.unpack_from("!HH", content, at)
             at += 4
             enterprise = 0
             if read.version == 10 and element & 0x8000:
                 (enterprise,) = struct.unpack_from("!I", content, at)
-                at += 4
-            fields.append((enterprise, element & 0x7FFF, length))
+                element, at = element & 0x7FFF, at + 4
+            elif read.version == 9 and options and len(fields) < scopes:
+                enterprise = SCOPE
+            fields.append((enterprise, element, length))
         self._templates[read.source, read.domain, template_id] = tuple(fields), options
-        read.templates.append(template_id)
+        (read.options_templates if options else read.templates).append(template_id)
         return at
 
     @staticmethod
@@ -119,6 +141,23 @@ class Reader:
         return record, at
 
 
+def _sflow(source: int, payload: bytes) -> Read:
+    """A datagram of sFlow, of the agent that it names."""
+    datagram = read_sflow(payload)
+    assert datagram.agent == source
+    return Read(
+        source,
+        0,
+        datagram.sequence,
+        datagram.sub_agent,
+        payload[:28],
+        len(payload),
+        samples=datagram.flows,
+        counters=datagram.counters,
+        unknown=datagram.unknown,
+    )
+
+
 def integer(record: Record, element: int) -> int:
     """An element of IANA's as a number."""
     return int.from_bytes(record[0, element], "big")
@@ -129,11 +168,18 @@ def address(content: bytes) -> bytes:
     return content if len(content) == 16 else bytes(10) + b"\xff\xff" + content
 
 
-def flow_time_ms(read: Read, record: Record, *, start: bool) -> int:
-    """When a flow began or ended, by each protocol's own arithmetic, in milliseconds since 1970."""
-    if read.version == 10:
+def flow_time_ms(read: Read, record: Record, booted_ms: int, *, start: bool) -> int:
+    """When a flow began or ended, by each protocol's own arithmetic, in milliseconds since 1970.
+
+    `booted_ms` is when the exporter's uptime began, for IPFIX, whose header does not tell how long ago that is.
+    """
+    if (0, 152) in record:
         return integer(record, 152 if start else 153)
+    uptime_ms = integer(record, 22 if start else 21)
+    if read.version == 10:
+        seconds = int.from_bytes(read.header[4:8], "big")
+        turns = round((seconds * 1000 - booted_ms - uptime_ms) / 2**32)
+        return booted_ms + uptime_ms + turns * 2**32
     uptime, seconds, nanoseconds = struct.unpack_from("!III", read.header, 4)
-    age = (uptime - integer(record, 22 if start else 21)) % 2**32
     fraction = nanoseconds // 1_000_000 if read.version == 5 else 0
-    return int(seconds) * 1000 + int(fraction) - int(age)
+    return int(seconds) * 1000 + int(fraction) - int(uptime - uptime_ms) % 2**32

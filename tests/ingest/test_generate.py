@@ -43,7 +43,7 @@ def test_the_command_says_what_it_sent(receiver: socket.socket, capsys: pytest.C
     output = capsys.readouterr()
     told = json.loads(output.out)
     totals = Traffic(Scenario(exporters=9, seed=5, rate=3000, start_ms=1_769_860_800_250)).totals(60)
-    for name in ("datagrams", "records", "bytes", "packets", "options_records"):
+    for name in ("datagrams", "records", "bytes", "packets", "options_records", "counters"):
         assert told[name] == {kind: getattr(count, name) for kind, count in totals.items()}
     assert (told["seed"], told["exporters"], told["not_sent"]) == (5, 9, 0)
     assert told["start_time"] == "2026-01-31T12:00:00.250Z"
@@ -62,8 +62,7 @@ def test_the_command_says_once_that_nobody_listens(receiver: socket.socket, caps
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--protocol", "sflow"], "sFlow cannot be generated yet"),
-        (["--exporters", "2"], "mix needs 3"),
+        (["--exporters", "3"], "mix needs 4"),
         (["--count", "0"], "--count 0"),
         (["--duration", "-1"], "--duration -1"),
         (["--to", "nowhere"], "HOST:PORT"),

@@ -35,6 +35,7 @@ def test_before_anything_was_counted_the_books_are_empty_and_balance() -> None:
         "delivered": {"records": 0},
         "dropped": {"datagrams": {}, "sets": {}, "records": {}},
         "in_flight": {"records": 0},
+        "counters": {"received": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
         "before_reception": {"socket_drops": 0},
     }
     assert balances(books)
@@ -63,9 +64,26 @@ def test_each_unit_has_its_own_account() -> None:
             "records": {"queue_full": 16, "worker_died": 96},
         },
         "in_flight": {"records": 30},
+        "counters": {"received": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
         "before_reception": {"socket_drops": 17},
     }
     assert balances(books)
+
+
+def test_counter_samples_have_an_account_of_their_own() -> None:
+    """Neither their topic's messages nor their drops are among those of records, and they have to balance too."""
+    book = Book()
+    book.add("ingest_counters_decoded_total", 100)
+    book.add("kafka_produced_records_total", 90, topic="dc1.flows.counters")
+    book.add("ingest_dropped_total", 7, stage="produce", reason="queue_full", unit="counters")
+    book.set("ingest_counters_in_flight", 3)
+    snapshot = merge([counted(decoded=10, delivered=10, in_flight=0), book.snapshot()])
+    books = ledger(snapshot)
+    assert books["counters"] == {"received": 100, "delivered": 90, "dropped": {"queue_full": 7}, "in_flight": 3}
+    assert (books["delivered"], books["dropped"]["records"]) == ({"records": 10}, {})
+    assert balances(books)
+    book.add("ingest_counters_decoded_total", 1)
+    assert not balances(ledger(merge([counted(decoded=10, delivered=10, in_flight=0), book.snapshot()])))
 
 
 @pytest.mark.parametrize(
@@ -112,4 +130,5 @@ def test_the_books_of_all_workers_together_balance_when_each_ones_do(shares: lis
 def test_every_reason_has_its_place(unit: Unit, reason: str) -> None:
     """Whatever is dropped, in whatever unit it is counted, is in the books under its own name."""
     books = ledger(counted(decoded=0, delivered=0, in_flight=0, dropped={("somewhere", str(reason), unit.value): 9}))
-    assert books["dropped"][unit.value] == {str(reason): 9}
+    dropped = books["counters"]["dropped"] if unit is Unit.COUNTERS else books["dropped"][unit.value]
+    assert dropped == {str(reason): 9}

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,14 +31,19 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One flow record: which packet it is in, where it begins in the datagram, and its fields by tshark's names."""
+    """One record: which packet it is in, where it begins in the datagram, and its fields by tshark's names."""
 
     packet: int
     position: int
     header: Mapping[str, Field]
     fields: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
-    options: Mapping[str, Field] = field(default_factory=dict)
-    """What the exporter's options have told before it, by name: the last value of each."""
+    options: Sequence[Record] = ()
+    """The options records of its exporter that came before it, the last one first."""
+
+    @property
+    def domain(self) -> str:
+        """The observation domain or source id, as tshark shows it."""
+        return next((self.header[name].show for name in ("source_id", "od_id") if name in self.header), "")
 
     def all(self, name: str) -> tuple[Field, ...]:
         """All fields of a name, those of the other direction left out."""
@@ -66,29 +71,33 @@ def version() -> str:
     return found[1]
 
 
-def records(capture: Path, port: int = 2055) -> Iterator[Record]:
-    """Give the flow records that tshark finds in a capture of Ethernet and IPv4, in their order."""
-    command = ["tshark", "-n", "-r", str(capture), "-d", f"udp.port=={port},cflow", "-T", "pdml"]
-    command += ["-o", "cflow.max_template_fields:0"]
+def packets(capture: Path, *options: str) -> Iterator[ET.Element]:
+    """Give all that tshark shows of each packet of a capture."""
+    command = ["tshark", "-n", "-r", str(capture), "-T", "pdml", *options]
     environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, capture_output=True, check=True, env=environment)
-    exporters: dict[tuple[str, str], _Exporter] = {}
-    for number, packet in enumerate(ET.fromstring(done.stdout).iter("packet")):
+    yield from ET.fromstring(done.stdout).iter("packet")
+
+
+def records(capture: Path, port: int = 2055) -> Iterator[Record]:
+    """Give the flow records that tshark finds in a capture of Ethernet and IPv4, in their order."""
+    as_netflow = ("-d", f"udp.port=={port},cflow", "-o", "cflow.max_template_fields:0")
+    exporters: dict[str, _Exporter] = {}
+    for number, packet in enumerate(packets(capture, *as_netflow)):
         source = packet.findall(".//field[@name='ip.src']")[0].get("show", "")
         for protocol in packet.findall("proto[@name='cflow']"):
             header = dict(_fields(protocol, into_sets=False))
-            domain = next((header[name].show for name in ("source_id", "od_id") if name in header), "")
-            exporter = exporters.setdefault((source, domain), _Exporter())
+            exporter = exporters.setdefault(source, _Exporter())
             for element in protocol.findall("field"):
                 yield from exporter.records(number, header, element)
 
 
 @dataclass(slots=True)
 class _Exporter:
-    """What tshark has told of one exporter and observation domain: which of its templates are of options."""
+    """What tshark has told of one exporter: which of its templates are of options, by domain and id, and these."""
 
-    option_templates: set[str] = field(default_factory=set)
-    options: dict[str, Field] = field(default_factory=dict)
+    option_templates: set[tuple[str, str]] = field(default_factory=set)
+    options: list[Record] = field(default_factory=list)
 
     def records(self, number: int, header: Mapping[str, Field], element: ET.Element) -> Iterator[Record]:
         """Give the flow records of a set, or of NetFlow v5, where `element` is one itself."""
@@ -96,17 +105,19 @@ class _Exporter:
         for inner in (element, *element.findall("field")):
             show = inner.get("show", "")
             template = _TEMPLATE.match(show)
+            record = Record(number, int(inner.get("pos", "0")) - HEADERS_BYTES, header)
             if template is not None:
-                (self.option_templates.add if template[1] else self.option_templates.discard)(template[2])
-            elif _RECORD.match(show) and template_set in self.option_templates:
-                self.options.update(_fields(inner))
+                known = self.option_templates
+                (known.add if template[1] else known.discard)((record.domain, template[2]))
             elif _RECORD.match(show):
                 by_name: dict[str, list[Field]] = {}
                 for name, each in _fields(inner):
                     by_name.setdefault(name, []).append(each)
                 fields = {name: tuple(all_) for name, all_ in by_name.items()}
-                position = int(inner.get("pos", "0")) - HEADERS_BYTES
-                yield Record(number, position, header, fields, dict(self.options))
+                if (record.domain, template_set) in self.option_templates:
+                    self.options.insert(0, replace(record, fields=fields))
+                else:
+                    yield replace(record, fields=fields, options=tuple(self.options))
 
 
 def _found(pattern: re.Pattern[str], element: ET.Element) -> str:

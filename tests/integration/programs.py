@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -138,16 +137,16 @@ class Stage(Program):
 
         return self.until(there, f"said: {event}")[-1]
 
-    def get(self, path: str, **query: str | int) -> httpx.Response:
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **query: str | int) -> httpx.Response:
         """Ask it over HTTP; waits until it serves."""
         if self._client is None:
             port = self.event("serving HTTP")["port"]
             self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0)
-        return self._client.get(path, params=query)
+        return self._client.get(path, params=query, headers=headers)
 
     def json(self, path: str, **query: str | int) -> Any:  # noqa: ANN401 - whatever the path answers
         """What a path answers that is well."""
-        return self.get(path, **query).raise_for_status().json()
+        return self.get(path, None, **query).raise_for_status().json()
 
     def checks(self) -> dict[str, tuple[bool, str]]:
         """What `/readyz` says of each check."""
@@ -166,8 +165,7 @@ class Stage(Program):
 
     def balance(self) -> Balance:
         """The line of its books that is of records."""
-        (line,) = balances(self.name, self.ledger())
-        return line
+        return of_records(self.ledger())
 
     def metrics(self) -> Samples:
         """What it counts."""
@@ -213,7 +211,7 @@ class Ingest(Stage):
 
     @property
     def _worker_count(self) -> int:
-        return int(self.events("listening")[0]["sockets"])
+        return int(self.event("listening")["sockets"])
 
     def received(self) -> int:
         """Datagrams that it has read."""
@@ -243,6 +241,7 @@ class Ingest(Stage):
         """The books that it wrote down at its end, which have to balance."""
         (last,) = self.events("stopped")
         assert last["balances"], last
+        assert all(line.holds for line in balances(self.name, last)), last
         return last
 
 
@@ -295,6 +294,12 @@ class Programs:
 Kept = TypeVar("Kept", bound=Program)
 
 
+def of_records(books: Mapping[str, Any]) -> Balance:
+    """The line of a ledger that is of records."""
+    (line,) = [line for line in balances("", books) if line.unit == "records"]
+    return line
+
+
 def merged(settings: Settings, others: Settings) -> dict[str, Any]:
     """Settings with others over them, section by section."""
     both = dict(settings)
@@ -304,10 +309,16 @@ def merged(settings: Settings, others: Settings) -> dict[str, Any]:
     return both
 
 
-def send(payloads: Iterable[bytes], port: int, source: str = "127.0.0.1", to: str | None = None) -> None:
-    """Send datagrams from an address of the loopback interface, through one socket, in their order."""
-    family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as exporter:
-        exporter.bind((source, 0))
-        for payload in payloads:
-            exporter.sendto(payload, (to or ("::1" if family == socket.AF_INET6 else "127.0.0.1"), port))
+def state(pid: int) -> str:
+    """What a process does, in a letter of ps(1): T is stopped, Z dead and not yet buried; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def freeze(program: Program, pids: Iterable[int]) -> None:
+    """Stop processes that a program started where they are: from then on they read nothing."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+        program.until(lambda: state(pid) == "T", "stopped")  # noqa: B023 - called before the next one

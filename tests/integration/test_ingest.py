@@ -34,11 +34,14 @@ from tests.builders import (
     v9_datagram,
     v9_templates,
 )
-from tests.integration.programs import Ingest, Programs, send
+from tests.integration.programs import Ingest, Programs, of_records
 from tests.integration.topic import RecordsTopic, column, content, identities, records, sums
+from tests.integration.traffic import send
 
 pytestmark = pytest.mark.integration
 
+PROTOCOLS = {"v5": "NETFLOW_V5", "v9": "NETFLOW_V9", "ipfix": "IPFIX", "sflow": "SFLOW_5"}
+"""The metrics' word for a protocol, and the record's."""
 LISTENERS = ("udp://[::]:0", "udp://127.0.0.1:0")
 FIELDS = (field(8, 4), field(12, 4), field(7, 2), field(11, 2), field(4, 1), field(1, 4), field(2, 4))
 DATA = (
@@ -65,7 +68,7 @@ def ingest(kafka: str, prefix: str, tmp_path_factory: pytest.TempPathFactory) ->
         ours = programs.ingest(kafka, prefix, {"ingest": {"listen": list(LISTENERS)}})
         yield ours.until_ready()
         assert ours.stop() == 0
-        assert ours.final_ledger()["in_flight"] == {"records": 0}
+        assert of_records(ours.final_ledger()).in_flight == 0
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,8 @@ def test_everything_that_was_sent_is_in_kafka(ingest: Ingest, topic: RecordsTopi
 
     assert since.records() == (total, total)
     assert since.dropped() == {}
-    protocols = {"v5": "NETFLOW_V5", "v9": "NETFLOW_V9", "ipfix": "IPFIX"}
+    protocols = {label: kind for label, kind in PROTOCOLS.items() if kind in said["datagrams"]}
+    assert len(protocols) == len(said["datagrams"]) >= 3
     assert {
         label: (
             since.metric("ingest_datagrams_received_total", protocol=label, listener=LISTENERS[0]),
@@ -155,8 +159,10 @@ def test_everything_that_was_sent_is_in_kafka(ingest: Ingest, topic: RecordsTopi
     assert since.metric("ingest_options_records_total") == sum(said["options_records"].values())
     assert since.metric("kafka_produced_records_total", topic=topic.name) == total
     assert since.metric("kafka_produced_messages_total", topic=topic.name) == len(messages)
-    assert since.metric("kafka_produced_bytes_total") == sum(len(content(message)) for message in messages)
-    assert since.metric("kafka_produce_seconds_count") == len(messages)
+    assert since.metric("kafka_produced_bytes_total", topic=topic.name) == sum(
+        len(content(message)) for message in messages
+    )
+    assert since.metric("kafka_produce_seconds_count", topic=topic.name) == len(messages)
     assert since.metric("ingest_exporter_datagrams_total") == datagrams
 
     producers = set()
@@ -300,9 +306,11 @@ def test_the_api_has_the_promised_shapes(ingest: Ingest) -> None:
     since = Since(ingest)
     send(one_of_each(77), ingest.port(), "127.1.4.1")
     since.until(3, 3)
-    assert ingest.ledger().keys() == {"received", "delivered", "dropped", "in_flight", "before_reception"}
-    assert ingest.ledger()["received"].keys() == {"datagrams", "records"}
-    assert ingest.ledger()["dropped"].keys() == {"datagrams", "sets", "records"}
+    books = ingest.ledger()
+    assert {"received", "delivered", "dropped", "in_flight"} <= books.keys()
+    assert {"datagrams", "records"} <= books["received"].keys()
+    assert {"datagrams", "sets", "records"} <= books["dropped"].keys()
+    assert "records" in books["delivered"].keys() & books["in_flight"].keys()
 
     ours = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one["exporter"] == "127.1.4.1"]
     assert sorted(one["version"] for one in ours) == [5, 9, 10]
@@ -331,6 +339,23 @@ def test_the_api_has_the_promised_shapes(ingest: Ingest) -> None:
     assert ingest.get("/api/v1/exporters", limit="many").status_code == httpx.codes.UNPROCESSABLE_ENTITY
 
 
+def test_what_an_exporter_lost_is_told(ingest: Ingest) -> None:
+    """Gaps in its sequence are counted, by the rule of its protocol, and nothing is lost of any other exporter."""
+    gone = [
+        datagram for at in (0, 1, 5) for datagram in [v9_datagram(v9_templates(template(300, *FIELDS)), sequence=at)]
+    ]
+    flows = [v5_datagram(*[v5_record()] * 10, sequence=at) for at in (0, 10, 50)]
+    send(gone + flows, ingest.port(), "127.1.5.1")
+    ingest.until(
+        lambda: ingest.metrics().total("ingest_sequence_lost_total", exporter="127.1.5.1") == 3 + 30, "33 units lost"
+    )
+    ours = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one["exporter"] == "127.1.5.1"]
+    assert {one["version"]: one["sequence_lost"] for one in ours} == {9: 3, 5: 30}
+    others = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one not in ours]
+    assert [one for one in others if one["sequence_lost"] or one["restarts"]] == []
+
+
+# The last one: spoiled datagrams of other tests' exporters tell of losses that there were not.
 def rubbish(count: int) -> list[bytes]:
     """Datagrams with the version word of a protocol and chance behind it, and real ones that were spoiled."""
     chance = random.Random(20_240_229)
@@ -354,9 +379,9 @@ def test_rubbish_harms_nobody(ingest: Ingest, topic: RecordsTopic) -> None:
     """Thousands of malformed datagrams are counted one and all, no worker dies, and what is well formed still counts."""
     since = Since(ingest)
     payloads = rubbish(1000)
-    for begin in range(0, len(payloads), 100):
-        send(payloads[begin : begin + 100], ingest.port(), f"127.66.{begin // 100}.1")
-        ingest.until(lambda: since.received() >= begin + 100, "read")  # noqa: B023 - called before the next round
+    for begin in range(0, len(payloads), 250):
+        send(payloads[begin : begin + 250], ingest.port(), f"127.66.{begin // 250}.1")
+        ingest.until(lambda: since.received() >= begin + 250, "read")  # noqa: B023 - called before the next round
     send(one_of_each(5), ingest.port(), "127.67.0.1")
     since.until(len(payloads) + 3, 3)
     ingest.until_settled()
@@ -373,20 +398,3 @@ def test_rubbish_harms_nobody(ingest: Ingest, topic: RecordsTopic) -> None:
     assert {"datagrams unknown_version", "datagrams truncated", "sets truncated"} <= dropped.keys()
     assert not any(what.startswith("records") for what in dropped)
     assert sum(dropped.values()) == since.metric("ingest_dropped_total")
-
-
-def test_what_an_exporter_lost_is_told(ingest: Ingest) -> None:
-    """Gaps in its sequence are counted, by the rule of its protocol, and nothing is lost of any other exporter."""
-    gone = [
-        datagram for at in (0, 1, 5) for datagram in [v9_datagram(v9_templates(template(300, *FIELDS)), sequence=at)]
-    ]
-    flows = [v5_datagram(*[v5_record()] * 10, sequence=at) for at in (0, 10, 50)]
-    send(gone + flows, ingest.port(), "127.1.5.1")
-    ingest.until(
-        lambda: ingest.metrics().total("ingest_sequence_lost_total", exporter="127.1.5.1") == 3 + 30, "33 units lost"
-    )
-    ours = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one["exporter"] == "127.1.5.1"]
-    assert {one["version"]: one["sequence_lost"] for one in ours} == {9: 3, 5: 30}
-    generated = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one["datagrams"] == 10]
-    assert len(generated) >= 400
-    assert not any(one["sequence_lost"] or one["restarts"] for one in generated)

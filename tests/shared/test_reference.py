@@ -3,6 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from shared.counters import COLUMNS as COUNTER_COLUMNS
 from shared.record import COLUMNS
 from shared.reference import FOLDER, main, pages, stale, type_text
 
@@ -24,9 +25,9 @@ def test_a_stale_page_is_found_and_mended(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_every_column_is_on_its_page() -> None:
-    """The page on the record has a row for each column, in the order of the schema."""
+    """The page on the record has a row for each column, and then for each of counter samples, in their order."""
     rows = [line.split("`")[1] for line in pages()["record.md"].splitlines() if line.startswith("| `")]
-    assert rows == [column.name for column in COLUMNS]
+    assert rows == [column.name for column in (*COLUMNS, *COUNTER_COLUMNS)]
 
 
 def test_tables_are_whole() -> None:

@@ -221,6 +221,7 @@ ELSEWHERE: Final[frozenset[int]] = frozenset(
         *(95, 351),
         *(232, 299),
         *(305, 306, 309, 310, 311),
+        *(104, 291, 292, 293, *range(313, 318)),
     }
 )
 """IANA elements that mean something to the decoder and are not in the list: drawn at random they would disturb it."""

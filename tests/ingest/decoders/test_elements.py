@@ -150,6 +150,23 @@ def test_an_address_of_another_length_is_no_address(element: int, column: str, c
     assert (second[column][-len(content) :], second["ip_tos"]) == (content, 43)
 
 
+ADDRESSES = [
+    pytest.param(known, of_variable_length, id=known.name + (", variable" if of_variable_length else ""))
+    for known in KNOWN
+    if known.kind in {Kind.IPV4, Kind.IPV6}
+    for of_variable_length in ([False, True] if known.protocol == IPFIX else [False])
+]
+
+
+@pytest.mark.parametrize(("known", "of_variable_length"), ADDRESSES)
+def test_an_address_of_zeros_is_an_address_of_its_family(known: Known, of_variable_length: bool) -> None:
+    """Alone in its template, 0.0.0.0 and :: are what was sent."""
+    content = bytes(known.length)
+    payloads = sent(known, variable(content), length=VARIABLE) if of_variable_length else sent(known, content)
+    expected = mapped("0.0.0.0") if known.kind is Kind.IPV4 else bytes(16)
+    assert one(Collector().feed(*payloads))[known.column] == expected
+
+
 TEXTS = [
     pytest.param(b"edge-1", 6, "edge-1", id="fills the field"),
     pytest.param(b"edge-1", 9, "edge-1", id="padded with NUL"),
@@ -221,7 +238,7 @@ UNKNOWN = [
         variable(b"") + variable(b"y" * 300),
         id="two of variable length",
     ),
-    pytest.param([field(291, VARIABLE)], variable(bytes(37)), id="a structured list"),
+    pytest.param([field(5001, VARIABLE)], variable(bytes(37)), id="not in the registry, variable"),
     pytest.param([field(5000, 3)], b"\xff" * 3, id="not in IANA's registry"),
     pytest.param([field(210, 7)], b"\xff" * 7, id="padding"),
     pytest.param([field(8, 4, enterprise=9)], ipv4("9.9.9.9"), id="Cisco's, of the number of the source address"),

@@ -9,6 +9,7 @@ import pytest
 from ingest.decoders import Fault, Oddity, Unit
 from ingest.decoders.datagrams import HEADROOM_BYTES
 from ingest.decoders.sets import FEW, find_sets
+from ingest.parking import ParkingBounds
 from tests.builders import (
     data_set,
     field,
@@ -279,15 +280,30 @@ def test_sets_are_in_the_order_of_their_datagram() -> None:
 
 @pytest.mark.parametrize("copies", [1, FEW + 1], ids=["one by one", "in lockstep"])
 @BOTH
-def test_a_datagram_of_nothing_but_empty_sets_is_bounded(protocol: int, copies: int) -> None:
-    """16,000 empty sets are that many sets, and neither records nor faults."""
-    header = 20 if protocol == V9 else 16
-    payload = message(protocol, raw_set(300, b"") * ((65507 - header) // 4))
+def test_a_datagram_of_nothing_but_empty_sets_is_nothing(protocol: int, copies: int) -> None:
+    """16,000 sets without a record hold nothing that could be lost: nothing waits, and nothing is counted."""
+    payload = message(protocol, raw_set(300, b"") * 16_370)
     collector = Collector()
     decoded = collector.feed(*[payload] * copies)
     assert rows(decoded) == []
-    assert sum(part.undecoded.sum() for part in decoded.heard) == copies * ((65507 - header) // 4)
-    assert collector.pipeline.parking.bytes <= 8 << 20
+    assert nothing_wrong(decoded)
+    assert collector.pipeline.parking.sets == 0
+    (heard,) = decoded.heard
+    assert (heard.undecoded.tolist(), heard.exact.tolist()) == ([0] * copies, [True] * copies)
+
+
+@BOTH
+def test_a_datagram_of_nothing_but_tiny_sets_is_bounded(protocol: int) -> None:
+    """13,000 sets of a byte, without a template, wait as long as there is room for one exporter's, and are counted."""
+    payload = message(protocol, raw_set(300, b"\1") * 13_000)
+    collector = Collector(parking=ParkingBounds(exporter_bytes=1 << 20))
+    decoded = collector.feed(payload)
+    waiting = collector.pipeline.parking.sets
+    assert faults(decoded) == {(Fault.PARKING_QUOTA, Unit.SETS): 13_000 - waiting}
+    assert 0 < waiting < 13_000
+    assert collector.pipeline.parking.bytes <= 1 << 20
+    (heard,) = decoded.heard
+    assert heard.undecoded.tolist() == [13_000]
 
 
 def test_nothing_is_read_beyond_the_end_of_a_datagram() -> None:
