@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,12 @@ from ingest.producer import BY_KEY, RecordProducer, Refusal
 from shared.codec import merge
 from shared.counters import COLUMN
 from shared.text import format_addresses
+
+NAME_BYTES: Final = 5
+"""An index of a dictionary, or an offset into a list, with a bit for whether it is null."""
+
+ITEM_BYTES: Final = 24
+"""What an item of a list takes at most: a MAC address as text."""
 
 
 class CounterOutbox:
@@ -72,28 +79,38 @@ class CounterOutbox:
         self, ordered: pa.RecordBatch, keys: Sequence[bytes], ends: npt.NDArray[np.int64]
     ) -> Iterator[tuple[bytes, pa.RecordBatch]]:
         """Each exporter's rows, which lie between two of ``ends``, with the columns that they fill."""
-        names = ordered.schema.names
         filled = _filled(ordered, ends[:-1])
+        fixed, varying = _sizes(ordered)
+        row_bytes = fixed @ filled
+        is_name = np.array([pa.types.is_dictionary(field.type) for field in ordered.schema])
         for number, key in enumerate(keys):
+            places = np.flatnonzero(filled[:, number])
+            names = np.flatnonzero(is_name[places]).tolist()
             begin, end = int(ends[number]), int(ends[number + 1])
-            places = np.flatnonzero(filled[:, number]).tolist()
-            part = pa.RecordBatch.from_arrays(
-                [ordered.column(at).slice(begin, end - begin) for at in places], [names[at] for at in places]
-            )
-            for message in self._fitting(part):
-                yield key, message
+            while begin < end:
+                some = varying[begin : min(end, begin + self._bounds.max_records)]
+                size = np.cumsum(some + row_bytes[number])
+                count = max(1, int(np.searchsorted(size, self._bounds.max_bytes, "right")))
+                yield key, compact(ordered.slice(begin, count).select(places.tolist()), names)
+                begin += count
 
-    def _fitting(self, part: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """The rows as one message, or as several: Kafka refuses what is too large."""
-        named = [at for at, field in enumerate(part.schema) if pa.types.is_dictionary(field.type)]
-        message = compact(part, named)
-        small = message.num_rows <= self._bounds.max_records and message.nbytes <= self._bounds.max_bytes
-        if message.num_rows == 1 or small:
-            yield message
-            return
-        half = part.num_rows // 2
-        yield from self._fitting(part.slice(0, half))
-        yield from self._fitting(part.slice(half))
+
+def _sizes(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Bytes that a row takes in each column, [columns], and what each row takes besides in texts and lists, [rows]."""
+    fixed = np.zeros(batch.num_columns, np.int64)
+    varying = np.zeros(batch.num_rows, np.int64)
+    for at, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type):
+            fixed[at] = NAME_BYTES
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            varying += lengths.fill_null(0).to_numpy(zero_copy_only=False)
+        elif pa.types.is_list(column.type):
+            fixed[at] = NAME_BYTES
+            lengths = pc.list_value_length(column)
+            varying += ITEM_BYTES * lengths.fill_null(0).to_numpy(zero_copy_only=False)
+        else:
+            fixed[at] = -(-column.type.bit_width // 8)
+    return fixed, varying
 
 
 def _filled(batch: pa.RecordBatch, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

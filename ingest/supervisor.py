@@ -316,23 +316,25 @@ class Supervisor:
             self._log.error("the configuration was not read again", reason=str(error))
             return
         self._settings = settings
-        self._map()
+        mapped = self._map()
         log.set_level(settings.log.level)
         for worker in self._workers.values():
             worker.channel.send(LogLevel(settings.log.level))
-        self._log.info("read again: mapping, log level and secrets")
+        self._log.info(f"read again: {'mapping, ' if mapped else ''}log level and secrets")
 
-    def _map(self) -> None:
-        """Read the mapping again; one that is not as it has to be leaves the one that holds."""
+    def _map(self) -> bool:
+        """Read the mapping again; one that is not as it has to be leaves the one that holds, and is told."""
         path = self._settings.ingest.mapping_file
         try:
-            self._mapping = load_mapping(path)
-            self._names = _NamesFile(names_file(path))
+            # Looked at before it is read: what changes meanwhile is noticed then.
+            names = _NamesFile(names_file(path))
+            self._mapping, self._names = load_mapping(path), names
         except ConfigError as error:
             self._log.error("the mapping was not read again, the one before still holds", reason=str(error))
-            return
+            return False
         for worker in self._workers.values():
             worker.channel.send(Mapped(self._mapping))
+        return True
 
     async def _tick(self) -> None:
         ticks = 0

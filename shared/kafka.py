@@ -426,7 +426,7 @@ class _Session:
     def _away(self, error: KafkaError | None) -> KafkaAway:
         self._client.poll(0)
         # What the client heard while it tried says more than that the time is over.
-        told = [heard.str() for heard in self._heard if heard.code() != KafkaError._ALL_BROKERS_DOWN]  # noqa: SLF001
+        told = [heard.str() for heard in self._heard if heard.code() != KafkaError._ALL_BROKERS_DOWN]  # noqa: SLF001 - the client has no other name for it
         reason = told[-1] if told else "no answer" if error is None else error.str()
         return KafkaAway(
             f"Kafka at {self._config.bootstrap_servers} (kafka.bootstrap_servers) did not answer "

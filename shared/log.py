@@ -129,7 +129,7 @@ class Throttle:
         self._lock = threading.Lock()
         self._held: dict[Hashable, _Held] = {}
 
-    def log(self, logger: Logger, level: str, key: Hashable, event: str, /, **fields: Any) -> bool:  # noqa: ANN401
+    def log(self, logger: Logger, level: str, key: Hashable, event: str, /, **fields: Any) -> bool:  # noqa: ANN401 - a field may be anything
         """Write the line, with `suppressed=n` when n like it were held back before, or hold it back; say which."""
 
         def write(suppressed: int) -> None:

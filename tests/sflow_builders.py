@@ -470,10 +470,16 @@ def authentication(content: bytes, *, proto: int | None = None) -> Piece:
 
 
 def fragment(
-    content: bytes, *, offset: int, more: bool = False, identification: int = 0x01020304, proto: int | None = None
+    content: bytes,
+    *,
+    offset: int,
+    more: bool = False,
+    identification: int = 0x01020304,
+    reserved: int = 0,
+    proto: int | None = None,
 ) -> Piece:
     """An IPv6 fragment header; `offset` in units of eight bytes."""
-    head = struct.pack("!BxHI", _proto(content, proto), offset << 3 | more, identification)
+    head = struct.pack("!BBHI", _proto(content, proto), reserved, offset << 3 | more, identification)
     return Piece(head + content, proto=FRAGMENT)
 
 

@@ -85,7 +85,7 @@ class FixedFields:
         field = self._field(at)
         return field if field.shape[1] == width else None
 
-    def told(self, at: int, width: int | None = None) -> npt.NDArray[np.bool_] | None:  # noqa: ARG002
+    def told(self, at: int, width: int | None = None) -> npt.NDArray[np.bool_] | None:  # noqa: ARG002 - the length of a field is one for all
         """See :meth:`Fields.told`."""
         return None
 

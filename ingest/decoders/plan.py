@@ -306,7 +306,9 @@ class Plan:
         if self.layout.version != 9 or "icmp_type" in made or "proto" not in made or "dst_port" not in made:
             return
         proto = np.frombuffer(made["proto"].buffers()[1], np.uint8)
-        made.update(icmp_from_port(proto, np.frombuffer(made["dst_port"].buffers()[1], np.uint16)))
+        by_port = icmp_from_port(proto, np.frombuffer(made["dst_port"].buffers()[1], np.uint16))
+        # A code of its own stands, whatever the port says.
+        made.update(by_port | {name: made[name] for name in by_port if name in made})
 
     def _labels(self, made: Columns, fields: Fields) -> None:
         places = [self._places[element] for element in elements.MPLS_LABELS if element in self._places]

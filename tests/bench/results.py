@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,13 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
     """Write a result file, named by today's date; one of the same name and day is replaced."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{system.today()}-{name}.json"
-    whole = {"date": system.today(), "machine": system.machine(), "versions": system.versions(), **content}
+    whole = {
+        "date": system.today(),
+        "machine": system.machine(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+        "versions": system.versions(),
+        **content,
+    }
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -15,7 +15,7 @@ def nowhere(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        pytest.param(["tail", "--filter", "proto = 6"], 2, "--filter does not work yet: leave it out", id="filter"),
+        pytest.param(["tail", "--filter", "prot = 6"], 2, "there is no column prot; the nearest is proto", id="filter"),
         pytest.param(["serve", "--sink", "lke"], 2, "no such sink in forwarder.sinks, but: lake", id="unknown sink"),
         pytest.param(["serve", "--config", "none.yaml"], 2, "none.yaml", id="no such file"),
     ],

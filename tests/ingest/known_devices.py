@@ -44,6 +44,8 @@ class Captured:
     records: int
     expected: Row
     """As `decode --format json` has it."""
+    further: tuple[Row, ...] = ()
+    """What some other records tell."""
     parked: int = 0
     """Sets for which no capture has the template."""
     odd: frozenset[str] = frozenset()
@@ -112,6 +114,7 @@ CAPTURED: Final = (
             "nat_src_port": 56649,
             "firewall_event": 1,
         },
+        further=({"bi_flow_direction": 2, "bytes": 763}, {"bi_flow_direction": 2, "bytes": 6207}),
     ),
     Captured(
         "Cisco ASR 9000",
@@ -124,6 +127,7 @@ CAPTURED: Final = (
             "bgp_next_hop": "10.0.14.33",
             "ingress_vrf_id": 1610612736,
         },
+        further=({"out_if_name": "Bundle-Ether2"},),
     ),
     Captured(
         "Cisco IOS with NBAR",
@@ -153,6 +157,7 @@ CAPTURED: Final = (
         "netflow9/netflow9_test_fortigate_fortios_542_*.dat",
         17,
         {"application_id": "20:12356:0", "forwarding_status": 195, "src_addr": "192.168.100.111"},
+        further=({"nat_src_addr": "10.0.0.250", "nat_src_port": 45380},),
     ),
     Captured(
         "Palo Alto PAN-OS 8.1",
@@ -208,6 +213,7 @@ CAPTURED: Final = (
         "netflow9/netflow9_test_softflowd_*.dat",
         7,
         {"src_addr": "172.16.32.100", "proto": 17, "bytes": 76, "packets": 1},
+        further=({"etype": 34525, "proto": 58, "icmp_type": 134},),
     ),
     Captured(
         "nProbe, applications",
@@ -221,6 +227,7 @@ CAPTURED: Final = (
         "ipfix/ipfix_test_vmware_vds_*.dat",
         5,
         {"vni": 0, "src_addr": "172.18.65.21", "flow_direction": 1, "flow_end_reason": 1},
+        further=({"etype": 34525},),
     ),
     Captured(
         "Cisco SD-WAN (Viptela)",
@@ -276,6 +283,7 @@ CAPTURED: Final = (
             "bi_flow_direction": 1,
             "flow_end_reason": 1,
         },
+        further=({"bi_flow_direction": 2, "bytes": 200}, {"bi_flow_direction": 2, "bytes": 92}),
     ),
 )
 """Captures of others; the records of both directions of a biflow are counted."""

@@ -45,7 +45,12 @@ def pair() -> Iterator[Pair]:
 def taken(channel: Channel, count: int) -> list[Message]:
     """So many messages, as they come."""
     found: list[Message] = []
-    until(lambda: len(found.extend(channel.take()) or found) >= count, f"{count} messages")
+
+    def enough() -> bool:
+        found.extend(channel.take())
+        return len(found) >= count
+
+    until(enough, f"{count} messages")
     return found
 
 
@@ -166,7 +171,7 @@ def test_observations_and_reports_give_way_when_too_much_waits(pair: Pair) -> No
     pair[0].send(an_observation())
     pair[0].send(a_report())
     assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED)
-    last = [Templates(()), a_report(last=True)]
+    last: list[Message] = [Templates(()), a_report(last=True)]
     for message in last:
         pair[0].send(message)
     assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED + 2)

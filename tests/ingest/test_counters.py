@@ -138,7 +138,7 @@ def test_what_there_is_no_room_for_is_refused() -> None:
     assert outbox.add(whole, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9), st.booleans()), min_size=1, max_size=20),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest.__main__ import main
+from shared.counters import COLUMN as COUNTER_COLUMN
 from shared.record import SCHEMA
 from shared.text import json_rows
 from tests.builders import (
@@ -26,6 +27,13 @@ from tests.builders import (
     template,
     v5_datagram,
     v5_record,
+)
+from tests.counter_builders import (
+    counters_datagram,
+    counters_sample,
+    interface_record,
+    port_name_record,
+    record,
 )
 from tests.frames import ARP, ethernet, ipv4, pcap, udp
 
@@ -190,14 +198,63 @@ def test_ledger(
         assert any(line.startswith(f"not decoded: {count} ") and f"({reason})" in line for line in err.splitlines())
 
 
-def test_counters(files: dict[str, str], capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
-    """Counter samples are shown in place of flows: there are none, and the flows are counted all the same."""
+def test_no_counters(files: dict[str, str], capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """Counter samples are shown in place of flows: where there are none, the flows are counted all the same."""
     path = tmp_path / "ledger.json"
     out, _ = decode("--counters", "--ledger", str(path), files["all.pcap"], capsys=capsysbinary)
     assert out == b""
     assert orjson.loads(path.read_bytes())["records"] == 4
     out, _ = decode("--counters", "--format", "parquet", files["all.pcap"], capsys=capsysbinary)
-    assert "if_index" in pq.read_table(io.BytesIO(out)).schema.names
+    assert pq.read_table(io.BytesIO(out)).schema.names == list(COUNTER_COLUMN)
+
+
+@pytest.fixture
+def sflow(tmp_path: Path) -> str:
+    """A datagram with two interfaces and a record of a kind that no column has room for."""
+    samples = (
+        counters_sample(interface_record(1, octets=10), port_name_record("eth1"), source=1),
+        counters_sample(interface_record(2, octets=20), record(9, bytes(40)), source=2),
+    )
+    path = tmp_path / "sflow.pcap"
+    path.write_bytes(pcap([ethernet(ipv4(udp(counters_datagram(*samples))))]))
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["json", "arrow", "parquet"])
+def test_counters(form: str, sflow: str, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """Each counter sample is a row; what no column has room for is told, and the ledger counts the samples."""
+    path = tmp_path / "ledger.json"
+    out, err = decode("--counters", "--format", form, "--ledger", str(path), sflow, capsys=capsysbinary)
+    if form == "json":
+        rows = [orjson.loads(line) for line in out.splitlines()]
+    else:
+        table = pa.ipc.open_stream(out).read_all() if form == "arrow" else pq.read_table(io.BytesIO(out))
+        assert table.schema.names == list(COUNTER_COLUMN)
+        rows = list(json_rows(table))
+    assert [(row["if_index"], row["if_in_octets"], row.get("port_name")) for row in rows] == [
+        (1, 10, "eth1"),
+        (2, 20, None),
+    ]
+    assert err == "passed over: 1 (counter record 0:9)\n"
+    assert orjson.loads(path.read_bytes()) == {
+        "datagrams": 1,
+        "records": 0,
+        "counters": 2,
+        "templates": 0,
+        "awaiting_template": 0,
+        "faults": {},
+    }
+    out, _ = decode("--format", "json", sflow, capsys=capsysbinary)
+    assert out == b""
+
+
+def test_counters_as_a_table(sflow: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A person sees interfaces with their names, speeds and bytes."""
+    out, _ = decode("--counters", "--format", "table", sflow, capsys=capsysbinary)
+    titles, first, second = out.decode().splitlines()
+    assert titles.split()[:6] == ["time", "exporter", "source", "name", "speed", "status"]
+    assert first.split()[3:7] == ["1", "eth1", "1G", "up"]
+    assert second.split()[3:7] == ["2", "-", "1G", "up"]
 
 
 @pytest.mark.parametrize(

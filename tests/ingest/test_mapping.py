@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from ingest.__main__ import main
 from ingest.decoders import Datagrams
 from ingest.decoders.mapping import MAPPABLE, As
-from ingest.mapping import DEFAULT_PROFILES, PROFILES, load_mapping, names_file, profile_names
+from ingest.mapping import DEFAULT_PROFILES, PROFILES, FieldConfig, load_mapping, names_file, profile_names
 from shared.errors import ConfigError
 from tests.builders import (
     data_set,
@@ -438,3 +439,38 @@ def test_decode_refuses_a_mapping_that_is_wrong(file: Path, tmp_path: Path, caps
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{file}:1: fields[0].column" in err
+
+
+# --- what the documentation shows
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The blocks of a page in a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+@pytest.mark.parametrize("text", [*blocks("mapping.md", "yaml"), *blocks("sgt.md", "yaml")])
+def test_each_example_of_the_documentation_is_a_mapping_file(file: Path, tmp_path: Path, text: str) -> None:
+    """What somebody copies from a page is accepted."""
+    names = tmp_path / "names.yaml"
+    names.write_text("10: Employees\n")
+    file.write_text(text.replace("/etc/sluiceway/sgt-names.yaml", str(names)))
+    assert load_mapping(file).fields
+
+
+def test_the_documentation_names_every_column_and_every_key() -> None:
+    """docs/mapping.md lists the columns that can be named, the keys of a field, the kinds, and the profiles."""
+    page = (DOCS / "mapping.md").read_text(encoding="utf-8")
+    listed = re.search(r"These columns can be named:\n\n(.*?)\.\n", page, re.DOTALL)
+    assert listed is not None
+    assert re.findall(r"`(\w+)`", listed[1]) == list(MAPPABLE)
+    assert re.findall(r"^\| \[([\w-]+)\]\(.*?\) \| (yes|no) \|", page, re.MULTILINE) == [
+        (name, "yes" if name in DEFAULT_PROFILES else "no") for name in (*DEFAULT_PROFILES, "sgt-411-412")
+    ]
+    keys = [one.alias or name for name, one in FieldConfig.model_fields.items()]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(keys)
+    assert all(f"`{kind.value}`" in page for kind in As)

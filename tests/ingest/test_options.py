@@ -273,7 +273,7 @@ def test_a_record_that_tells_its_own_rate_tells_it_in_the_same_ways(option: Sent
         st.one_of(st.integers(0, 2**64 - 1), st.floats(), st.none(), st.binary(max_size=4)),
     )
 )
-@looked_at(quick=200, long=10_000)
+@looked_at(quick=200, long=5_000)
 def test_no_value_of_a_rate_raises(row: dict[str, Any]) -> None:
     """Whatever a device says, the rate is a number or not known."""
     rate = sampling_rate(row)

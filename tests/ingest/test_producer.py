@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from deploy.local.kafka import free_port
-from ingest.producer import RecordProducer, Refusal
+from ingest.producer import BY_KEY, RecordProducer, Refusal
 from shared import codec
 from shared.config import KafkaConfig
 from shared.kafka import MAX_MESSAGE_BYTES, producer_properties
@@ -86,7 +86,12 @@ def messages_of(sending: Sending, count: int) -> list[Message]:
     consumer = Consumer({"bootstrap.servers": f"{broker.host}:{broker.port}", "group.id": "test"})
     consumer.assign([TopicPartition(TOPIC, number, 0) for number in range(4)])
     found: list[Message] = []
-    until(lambda: len(found.extend(consumer.consume(count - len(found), 0.1)) or found) == count, f"{count} messages")
+
+    def enough() -> bool:
+        found.extend(consumer.consume(count - len(found), 0.1))
+        return len(found) == count
+
+    until(enough, f"{count} messages")
     consumer.close()
     return found
 
@@ -97,13 +102,28 @@ def test_messages_go_where_they_are_sent(sending: Sending) -> None:
         sending.producer.send(partition, records(partition + 1))
     sending.settle()
     found = {message.partition(): message for message in messages_of(sending, 3)}
-    assert sorted(found) == [0, 2, 3]
-    for partition, message in found.items():
+    assert found.keys() == {0, 2, 3}
+    for partition in (0, 2, 3):
+        message = found[partition]
         assert message.key() is None
         assert message.headers() == codec.headers(partition + 1, NAME)
         value = message.value()
         assert value is not None
         assert codec.decode(value).to_batches()[0].equals(records(partition + 1))
+
+
+def test_messages_of_one_key_go_to_one_partition(sending: Sending) -> None:
+    """Without a partition of its own a message goes where all with its key go, and carries the key."""
+    keys = [b"192.0.2.%d" % number for number in range(8)]
+    for key in (*keys, *keys):
+        sending.producer.send(BY_KEY, records(1), key)
+    sending.settle()
+    places: dict[object, set[object]] = {}
+    for message in messages_of(sending, 16):
+        places.setdefault(message.key(), set()).add(message.partition())
+    assert set(places) == set(keys)
+    assert all(len(partitions) == 1 for partitions in places.values())
+    assert len(set.union(*places.values())) > 1
 
 
 def test_what_was_acknowledged_is_counted(sending: Sending) -> None:

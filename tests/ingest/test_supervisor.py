@@ -38,7 +38,12 @@ class Member:
     def told(self, count: int) -> list[Message]:
         """So many messages that it was told."""
         found: list[Message] = []
-        until(lambda: len(found.extend(self.channel.take()) or found) >= count)
+
+        def enough() -> bool:
+            found.extend(self.channel.take())
+            return len(found) >= count
+
+        until(enough)
         return found
 
     def close(self) -> None:

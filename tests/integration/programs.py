@@ -86,7 +86,7 @@ class Program:
         while not (found := condition()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"after {seconds:g} s: not {what}\n{self.last_words()}")
-            time.sleep(0.01)
+            time.sleep(0.02)
         return found
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -131,8 +131,10 @@ class Stage(Program):
         """Wait for so many lines of an event, and return the last of them."""
 
         def there() -> list[dict[str, Any]]:
+            # Asked first: what it said before its end is in the log by then.
+            ended = self.status is not None
             found = [line for line in self.events(event) if fields.items() <= line.items()]
-            assert self.status is None or len(found) >= count, self.last_words()
+            assert len(found) >= count or not ended, self.last_words()
             return found if len(found) >= count else []
 
         return self.until(there, f"said: {event}")[-1]
@@ -141,7 +143,9 @@ class Stage(Program):
         """Ask it over HTTP; waits until it serves."""
         if self._client is None:
             port = self.event("serving HTTP")["port"]
-            self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0)
+            # A connection each time: one that is kept may be closed by the server just when it is used again.
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0, limits=limits)
         return self._client.get(path, params=query, headers=headers)
 
     def json(self, path: str, **query: str | int) -> Any:  # noqa: ANN401 - whatever the path answers
@@ -176,6 +180,10 @@ class Stage(Program):
         if self._client is not None:
             self._client.close()
         self.kill()
+
+
+ONE_WORKER: Settings = {"ingest": {"workers": 1}}
+"""For what has nothing to do with there being several: they take a second each to start."""
 
 
 class Ingest(Stage):

@@ -107,7 +107,7 @@ class Since:
         books = self._ingest.ledger()
         return tuple(
             books[account]["records"] - self._ledger[account]["records"] for account in ("received", "delivered")
-        )  # type: ignore[return-value]  # two accounts, two numbers
+        )
 
     def dropped(self) -> dict[str, int]:
         """What was dropped, by unit and reason."""

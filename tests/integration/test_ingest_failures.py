@@ -17,7 +17,7 @@ from deploy.local.kafka import Broker, DockerKafka, KafkaUnavailable, broker, fr
 from shared.kafka import RECORDS, admin
 from shared.kafka import topic as wanted_topic
 from tests.builders import data_set, field, ipv4, mapped, number, template, v9_datagram, v9_templates
-from tests.integration.programs import Ingest, Programs, freeze, of_records, state
+from tests.integration.programs import ONE_WORKER, Ingest, Programs, freeze, merged, of_records, state
 from tests.integration.topic import RecordsTopic, column, drops, identities, sums
 from tests.integration.traffic import EXPORTER, flows, send
 
@@ -60,7 +60,7 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
     own_broker: Broker, programs: Programs, topic_prefix: str
 ) -> None:
     """Ingest stays up, is not ready and says so, and delivers what it received meanwhile when the broker comes."""
-    ingest = programs.ingest(own_broker.bootstrap_servers, topic_prefix)
+    ingest = programs.ingest(own_broker.bootstrap_servers, topic_prefix, ONE_WORKER)
     ingest.workers()
     send(flows(100), ingest.port())
     ingest.until_received(100)
@@ -68,7 +68,7 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
     assert ingest.get("/readyz").status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert ingest.checks() == {
         "serving": (True, "serving"),
-        "workers": (True, "2 of 2 workers receive"),
+        "workers": (True, "1 of 1 workers receive"),
         "kafka": (False, "no broker has answered yet"),
     }
     assert ingest.balance().in_flight == ingest.metrics().total("ingest_outbox_records") == 100
@@ -167,7 +167,7 @@ def test_records_wait_for_a_topic_that_is_missing(
     programs: Programs, kafka: str, topic_prefix: str, topic: RecordsTopic
 ) -> None:
     """Where it may not be made, ingest says which topic and how to make it, and delivers when it is there."""
-    ingest = programs.ingest(kafka, topic_prefix, {"kafka": {"create_topics": False}})
+    ingest = programs.ingest(kafka, topic_prefix, merged(ONE_WORKER, {"kafka": {"create_topics": False}}))
     send(flows(100), ingest.port())
     ingest.until_received(100)
     what = f"The topic {topic.name} is missing, and kafka.create_topics is false; create it: kafka-topics.sh"
@@ -193,7 +193,7 @@ def test_records_wait_for_a_topic_that_is_missing(
 
 def test_a_stop_before_any_broker_came_is_clean(programs: Programs, topic_prefix: str) -> None:
     """There is nobody to deliver to: what was received is counted as not acknowledged, and the end comes at once."""
-    ingest = programs.ingest(f"127.0.0.1:{free_port()}", topic_prefix)
+    ingest = programs.ingest(f"127.0.0.1:{free_port()}", topic_prefix, ONE_WORKER)
     ingest.workers()
     send(flows(50), ingest.port())
     ingest.until_received(50)
@@ -287,7 +287,7 @@ def test_workers_whose_supervisor_was_killed_deliver_what_they_have_and_end(
 
 def test_one_worker_alone_does_everything(programs: Programs, kafka: str, topic_prefix: str) -> None:
     """With one worker there is no group of sockets to spread over, and nothing is missing."""
-    ingest = programs.ingest(kafka, topic_prefix, {"ingest": {"workers": 1}}).until_ready()
+    ingest = programs.ingest(kafka, topic_prefix, ONE_WORKER).until_ready()
     send(flows(50), ingest.port())
     ingest.until_delivered(50)
     assert len(ingest.workers()) == 1
@@ -295,7 +295,8 @@ def test_one_worker_alone_does_everything(programs: Programs, kafka: str, topic_
     ingest.workers(replaced=1)
     send(flows(50, 50), ingest.port())
     ingest.until_delivered(100)
-    assert ingest.stop() == 0
+    ingest.send_signal(signal.SIGINT)
+    assert ingest.wait() == 0
     assert of_records(ingest.final_ledger()).delivered == 100
     table = RecordsTopic(kafka, topic_prefix).records()
     assert sorted(column(table, "sequence_num")) == list(range(100))

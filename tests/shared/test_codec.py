@@ -17,6 +17,7 @@ from shared.codec import (
     merge,
     read_headers,
 )
+from shared.counters import COLUMN as COUNTER_COLUMN
 from shared.errors import UnknownSchemaError
 from shared.record import COLUMN, COLUMNS, SCHEMA, SCHEMA_VERSION
 from tests.fuzz import looked_at
@@ -351,3 +352,15 @@ def test_merging_loses_and_makes_nothing(given_batches: list[pa.RecordBatch]) ->
         sent = [value for one in given_batches if name in one.schema.names for value in plain(one)[name]]
         missing = sum(one.num_rows for one in given_batches if name not in one.schema.names)
         assert sorted(map(repr, plain(merged)[name])) == sorted(map(repr, [*sent, *[None] * missing]))
+
+
+def test_another_topic_has_other_columns() -> None:
+    """Rows of counter samples keep their columns, in their order and with their types, when they are asked for."""
+    given_table = pa.table({"if_in_octets": pa.array([5], pa.uint64()), "if_index": pa.array([7], pa.uint32())})
+    (sent,) = given_table.to_batches()
+    merged = merge([decode(encode(sent), COUNTER_COLUMN)], COUNTER_COLUMN)
+    assert merged.schema.names == ["if_index", "if_in_octets"]
+    assert merge([decode(encode(sent))]).schema.names == []
+    strange = pa.table({"if_index": ["7"]}).to_batches()[0]
+    with pytest.raises(CorruptMessageError, match="column if_index is string, where uint32 is known"):
+        decode(encode(strange), COUNTER_COLUMN)

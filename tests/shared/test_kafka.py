@@ -26,6 +26,7 @@ from deploy.local.kafka import DockerKafka, KafkaUnavailable, broker
 from shared.config import KafkaConfig
 from shared.errors import ConfigError
 from shared.kafka import (
+    COUNTERS,
     RECORDS,
     KafkaAway,
     TopicReport,
@@ -220,6 +221,18 @@ def test_a_topic_is_created_with_what_our_promises_need() -> None:
     assert wanted.name == "dc1.flows.records"
     assert wanted.settings == {
         "message.timestamp.type": "LogAppendTime",
+        "cleanup.policy": "delete",
+        "retention.ms": str(48 * 3600 * 1000),
+        "retention.bytes": "-1",
+        "max.message.bytes": "1048588",
+    }
+
+
+def test_counters_are_kept_as_long_as_records() -> None:
+    """flows.counters is kept by time alone; nobody cuts batches by its times."""
+    wanted = topic(config(topic_prefix="dc1.", retention_hours=48), COUNTERS)
+    assert wanted.name == "dc1.flows.counters"
+    assert wanted.settings == {
         "cleanup.policy": "delete",
         "retention.ms": str(48 * 3600 * 1000),
         "retention.bytes": "-1",

@@ -269,3 +269,10 @@ class TestJson:
         """What is no number of JSON is null, and what has no form is told in digits."""
         counters = pa.table({"load": pa.array([1.5, float("nan")]), "blob": pa.array([b"\1\2", b""], pa.binary())})
         assert list(json_rows(counters)) == [{"load": 1.5, "blob": "0102"}, {"load": None, "blob": ""}]
+
+    def test_floats_of_32_bits(self) -> None:
+        """They have the digits that tell them apart from others of their size, and no more."""
+        loads = [0.1, 0.0, 1.5, 1e20, 16777216.0, 3.4028235e38, float("nan"), float("inf"), None]
+        lines = json_lines(pa.table({"load": pa.array(loads, pa.float32())})).decode().splitlines()
+        assert lines[0] == '{"load":0.1}'
+        assert [orjson.loads(line).get("load") for line in lines] == [*loads[:6], None, None, None]

@@ -191,6 +191,7 @@ _LINKS: Final = (
         ethernet(llc_snap(ipv4_packet(tcp())), etype=8 + 40),
         {**LINK, **four(), **TCP},
     ),
+    Sampled("LLC that looks like SNAP", ethernet(b"\x42\x42\x03\0\0\0\x08\0" + ipv4_packet(tcp()), etype=48), LINK),
     Sampled("LLC alone", ethernet(b"\x42\x42\x03" + bytes(35), etype=38), LINK),
     Sampled(
         "LLC in a VLAN",
@@ -296,6 +297,11 @@ _NETWORKS: Final = (
         "IPv6, the first fragment",
         ethernet(ipv6_packet(fragment(udp(), offset=0, more=True, identification=0xFFFFFFFF))),
         {**LINK, **six(fragment_id=0xFFFFFFFF, fragment_offset=0), **UDP},
+    ),
+    Sampled(
+        "IPv6, a fragment whose reserved octet is not 0",
+        ethernet(ipv6_packet(fragment(udp(), offset=0, reserved=0xFF))),
+        {**LINK, **six(fragment_id=0x01020304, fragment_offset=0), **UDP},
     ),
     Sampled(
         "IPv6, a later fragment",

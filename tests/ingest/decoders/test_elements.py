@@ -329,6 +329,14 @@ def test_an_element_of_its_own_comes_before_the_destination_port() -> None:
     assert (row["icmp_type"], row["icmp_code"]) == (3, 3)
 
 
+def test_a_code_of_its_own_stands_beside_a_type_by_the_port() -> None:
+    """With 177 alone, the code is that one in all records, and the type is the port's in those that are ICMP."""
+    fields = [field(4, 1), field(11, 2), field(177, 1)]
+    records = [number(proto, 1) + number(0x0301, 2) + b"\x0d" for proto in (1, 6)]
+    found = rows(Collector().feed(flows(V9, fields, *records)))
+    assert [(row.get("icmp_type"), row.get("icmp_code")) for row in found] == [(3, 13), (None, 13)]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -28,7 +28,7 @@ def asked(table: Lookup, *keys: int) -> list[int]:
     return found
 
 
-@looked_at(quick=100, long=5_000)
+@looked_at(quick=100, long=2_000)
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=300), st.lists(KEYS, max_size=50), st.integers(0, 300))
 def test_a_table_is_a_bounded_dictionary(entries: list[tuple[int, int]], others: list[int], limit: int) -> None:
     """What was put is found, the last value of a key counts, and a new key over the bound is refused."""

@@ -358,6 +358,24 @@ def test_a_header_may_have_any_length(size: int) -> None:
     assert ("dst_port" in row) == (size >= 38)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 14, 20, 40])
+def test_a_header_ends_where_it_says(size: int) -> None:
+    """Bytes of its record behind a header are none of it, whatever they look like."""
+    short = [
+        flow_sample(sampled_header(sampled.packet, protocol=sampled.protocol, frame_length=64, length=size))
+        for sampled in PACKETS
+        if len(sampled.packet) >= size
+    ]
+    cut = [
+        flow_sample(sampled_header(sampled.packet[:size], protocol=sampled.protocol, frame_length=64))
+        for sampled in PACKETS
+        if len(sampled.packet) >= size
+    ]
+    found, expected = fed(*short), fed(*cut)
+    assert [told(row) for row in rows(found)] == [told(row) for row in rows(expected)]
+    assert nothing_wrong(found)
+
+
 def test_a_record_may_be_longer_than_is_known() -> None:
     """What a later version of a record has at its end is left alone."""
     for known in RECORDS:
@@ -962,7 +980,7 @@ ANY: Final = st.one_of(
 """Datagrams that are nearly right, and bytes that are not."""
 
 
-@looked_at(quick=60, long=4_000)
+@looked_at(quick=60, long=1_500)
 @given(st.lists(ANY, max_size=FEW + 4), st.data())
 def test_how_datagrams_fall_into_batches_does_not_matter(payloads: list[bytes], data: st.DataObject) -> None:
     """No bytes raise, every batch is sound, and the records and counts are the same in one batch and in several."""
@@ -973,7 +991,7 @@ def test_how_datagrams_fall_into_batches_does_not_matter(payloads: list[bytes], 
     assert summed([Collector(decapsulate=decapsulate).feed(*payloads)]) == split
 
 
-@looked_at(quick=60, long=4_000)
+@looked_at(quick=60, long=1_500)
 @given(st.lists(ANY, min_size=1, max_size=FEW + 4))
 def test_nothing_is_read_from_outside_a_datagram(payloads: list[bytes]) -> None:
     """What lies around datagrams in the buffer, such as older ones, changes nothing of what they tell."""

@@ -130,7 +130,7 @@ def lists(draw: st.DrawFn) -> tuple[bytes, int]:
     )
 
 
-@looked_at(quick=100, long=10_000)
+@looked_at(quick=100, long=3_000)
 @given(st.lists(lists(), min_size=1, max_size=3 * FEW))
 def test_together_and_one_by_one_find_the_same(drawn: list[tuple[bytes, int]]) -> None:
     """In lockstep or walked, any lists give what a plain reader finds in each."""
