@@ -11,7 +11,7 @@ from shared.commandline import Program
 PROGRAM: Final = Program(
     module="ingest",
     script="sluiceway-ingest",
-    description="Takes NetFlow v5, NetFlow v9 and IPFIX off UDP, decodes them to columns, and produces them to Kafka.",
+    description="Takes NetFlow v5, NetFlow v9, IPFIX and sFlow v5 off UDP, decodes them to columns, and produces them to Kafka.",
     examples="""\
   python -m ingest serve --config sluiceway.yaml
   python -m ingest decode capture.pcap

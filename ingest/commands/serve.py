@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 EPILOG: Final = """\
-Receives NetFlow v5, NetFlow v9 and IPFIX on every address of ingest.listen, each by its version word, and produces
+Receives NetFlow v5, NetFlow v9, IPFIX and sFlow v5 on every address of ingest.listen, each by its version word, and produces
 records to the topic flows.records. Needs no configuration file when Kafka is on localhost:9092.
 
 examples:
