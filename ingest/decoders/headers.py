@@ -101,16 +101,15 @@ def gather(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[
 
 def windows(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
     """The same where the buffer may end before the window does: what lies beyond is zeros."""
-    inside = at + width <= len(buffer)
-    if inside.all():
+    last = len(buffer) - width
+    if len(at) == 0 or int(at.max()) <= last:
         return gather(buffer, at, width)
-    taken = np.zeros((len(at), width), np.uint8)
-    if inside.any():
-        taken[inside] = gather(buffer, at[inside], width)
-    begin = max(0, len(buffer) - width)
+    taken = np.zeros((len(at), width), np.uint8) if last < 0 else gather(buffer, np.minimum(at, last), width)
+    beyond = np.flatnonzero(at > last)
+    begin = max(0, last)
     tail = np.concatenate([buffer[begin:], np.zeros(width, np.uint8)])
     # What begins beyond the end is zeros altogether.
-    taken[~inside] = gather(tail, np.minimum(at[~inside], len(buffer)) - begin, width)
+    taken[beyond] = gather(tail, np.minimum(at[beyond], len(buffer)) - begin, width)
     return taken
 
 

@@ -457,7 +457,7 @@ def test_one_tag_and_a_name_beside_it_name_a_group(protocol: int, tag: Element, 
     ("option", "expected"),
     [
         pytest.param({34000: number(0, 2), 34002: fixed("Unknown", 32)}, {"src_sgt_name": "Unknown"}, id="group 0"),
-        pytest.param({34000: number(10, 2), 34001: number(11, 2), 34002: fixed("x", 8)}, {}, id="two tags"),
+        pytest.param({34000: number(0, 2), 34001: number(1, 2), 34002: fixed("x", 8)}, {}, id="two tags"),
         pytest.param({34000: number(10, 2)}, {}, id="no name"),
         pytest.param({34002: fixed("x", 8)}, {}, id="no tag"),
         pytest.param({34000: number(0, 2), 34002: fixed("", 8)}, {}, id="an empty name"),
