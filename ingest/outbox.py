@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,6 +23,10 @@ LARGE_DICTIONARY_BYTES: Final = 4096
 LARGE_SHARE: Final = 64
 """A dictionary with more entries or bytes than this, that would be more than one part in so many of a message, is cut
 down for each message: it would travel whole with every one."""
+
+SLACK_SHARE: Final = 16
+"""Where records differ in size, messages are made smaller than their bound by one part in so many: of those made to fit
+it in the mean, every other would be too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +87,11 @@ class Outbox:
         # The order is made of the batch's own places: there is nothing to check.
         ordered = pc.take(whole, pa.array(order), boundscheck=False)
         ends = np.cumsum(np.bincount(of, minlength=partition_count)).tolist()
-        most = self._records_a_message(ordered)
-        widths = _Widths.of(ordered, most)
+        cut = _Cut(ordered, self._bounds)
         begin = 0
         for partition, end in enumerate(ends):
-            count = end - begin
-            pieces = -(-count // most)
-            for piece in range(pieces):
-                first, last = begin + count * piece // pieces, begin + count * (piece + 1) // pieces
-                part = ordered.slice(first, last - first)
-                for message in (part,) if widths.even else self._fitting(part, widths):
-                    yield partition, message
+            for message in cut.messages(begin, end):
+                yield partition, message
             begin = end
 
     def clear(self) -> None:
@@ -100,72 +99,82 @@ class Outbox:
         self._batches = []
         self.records = self.bytes = 0
 
-    def _records_a_message(self, batch: pa.RecordBatch) -> int:
-        mean = max(1, -(-batch.nbytes // batch.num_rows))
-        return int(max(1, min(self._bounds.max_records, self._bounds.max_bytes // mean)))
 
-    def _fitting(self, batch: pa.RecordBatch, widths: _Widths) -> Iterator[pa.RecordBatch]:
-        """The records as one message, or as several where long texts lie together: Kafka refuses what is too large."""
-        message = compact(batch, widths.large)
-        if batch.num_rows == 1 or widths.size(message) <= self._bounds.max_bytes:
+class _Cut:
+    """How a batch is cut into messages: by number, and where its records differ in size, by that too.
+
+    The batch was gathered, so that its columns begin where their memory does. Sizes are differences of offsets: to ask
+    Arrow for the size of a part costs more than to encode it.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, bounds: MessageBounds) -> None:
+        self._batch = batch
+        self._max_bytes = bounds.max_bytes
+        self._bits = 0
+        """What a record takes in columns where each value takes the same room, indices of dictionaries among them."""
+        self._names_bytes = 0
+        """What dictionaries take that travel whole with every message."""
+        self._offsets: list[tuple[npt.NDArray[np.int32], int]] = []
+        """Of the other columns: where each value begins, and bytes to one of these steps."""
+        self._nested: list[int] = []
+        """Places of columns of which only Arrow knows."""
+        self._large: list[int] = []
+        """Places of columns whose dictionary is large."""
+        mean = -(-batch.get_total_buffer_size() // batch.num_rows)
+        message_bytes = min(bounds.max_bytes, bounds.max_records * mean)
+        for at, field in enumerate(batch.schema):
+            self._measure(at, field.type, message_bytes)
+        self._even = not (self._offsets or self._nested or self._large)
+        most_bytes = bounds.max_bytes if self._even else bounds.max_bytes - bounds.max_bytes // SLACK_SHARE
+        self._most = max(1, min(bounds.max_records, most_bytes // mean))
+
+    def messages(self, begin: int, end: int) -> Iterator[pa.RecordBatch]:
+        """The records [begin, end) as messages of about equal size."""
+        count = end - begin
+        pieces = -(-count // self._most)
+        for piece in range(pieces):
+            yield from self._fitting(begin + count * piece // pieces, begin + count * (piece + 1) // pieces)
+
+    def _measure(self, at: int, kind: pa.DataType, message_bytes: int) -> None:
+        column = self._batch.column(at)
+        self._bits += int(column.null_count > 0)
+        if pa.types.is_dictionary(kind):
+            self._bits += kind.index_type.bit_width
+            if _is_large(column.dictionary, message_bytes):
+                self._large.append(at)
+            else:
+                self._names_bytes += int(column.dictionary.nbytes)
+        elif pa.types.is_string(kind) or pa.types.is_list(kind):
+            step = 1 if pa.types.is_string(kind) else kind.value_type.bit_width // 8
+            self._bits += 32
+            self._offsets.append((np.frombuffer(column.buffers()[1], np.int32), step))
+        elif pa.types.is_nested(kind):
+            self._nested.append(at)
+        else:
+            self._bits += kind.bit_width
+
+    def _fitting(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
+        """The records [first, last) as one message, or as several where long texts lie together: Kafka takes no more."""
+        message = compact(self._batch.slice(first, last - first), self._large)
+        if self._even or last - first == 1 or self._size(first, last, message) <= self._max_bytes:
             yield message
             return
-        half = batch.num_rows // 2
-        yield from self._fitting(batch.slice(0, half), widths)
-        yield from self._fitting(batch.slice(half), widths)
+        middle = (first + last) // 2
+        yield from self._fitting(first, middle)
+        yield from self._fitting(middle, last)
 
-
-@dataclass(frozen=True, slots=True)
-class _Widths:
-    """What tells the size of the messages that a batch is cut into; to ask Arrow for it costs more than to encode them."""
-
-    bits: int
-    """What a record takes in columns where each value takes the same room, indices of dictionaries among them."""
-    varying: list[int]
-    """Places of the other columns."""
-    names: list[int]
-    """Places of dictionary columns."""
-    large: list[int]
-    """Places of those whose dictionary is large."""
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch, records: int) -> _Widths:
-        """The widths of a batch that is cut into messages of so many records or a little less."""
-        bits, varying, names, large = 0, [], [], []
-        message_bytes = batch.nbytes * records // batch.num_rows
-        for at, field in enumerate(batch.schema):
-            if _is_even(field.type):
-                # A bit more for whether it is null.
-                bits += (32 if pa.types.is_dictionary(field.type) else field.type.bit_width) + 1
-            else:
-                varying.append(at)
-            if pa.types.is_dictionary(field.type):
-                names.append(at)
-                if _is_large(batch.column(at).dictionary, message_bytes):
-                    large.append(at)
-        return cls(bits, varying, names, large)
-
-    @property
-    def even(self) -> bool:
-        """Whether records by their mean size make messages by size, as they are."""
-        return not self.varying and not self.large
-
-    def size(self, message: pa.RecordBatch) -> int:
+    def _size(self, first: int, last: int, message: pa.RecordBatch) -> int:
         """Bytes of a message's columns, or a little more."""
-        size = -(-self.bits * int(message.num_rows) // 8)
-        size += sum(int(message.column(at).nbytes) for at in self.varying)
-        return size + sum(int(message.column(at).dictionary.nbytes) for at in self.names)
+        size = -(-self._bits * (last - first) // 8) + self._names_bytes + len(message.schema.names)
+        size += sum(step * int(offsets[last] - offsets[first]) + 4 for offsets, step in self._offsets)
+        size += sum(int(message.column(at).nbytes) for at in self._nested)
+        return size + sum(int(message.column(at).dictionary.nbytes) for at in self._large)
 
 
 def _merged(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     table = merge([pa.Table.from_batches([batch]) for batch in batches])
     (batch,) = table.to_batches()
     return batch
-
-
-def _is_even(kind: pa.DataType) -> bool:
-    """Whether each value of a column takes the same room, so that records by their mean size make messages by size."""
-    return not (pa.types.is_string(kind) or pa.types.is_nested(kind))
 
 
 def _is_large(dictionary: pa.Array, message_bytes: int) -> bool:

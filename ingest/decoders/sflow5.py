@@ -78,25 +78,44 @@ class _Sheet:
     def put(self, column: str, at: Index, values: npt.NDArray[np.integer], valid: Mask | None = None) -> None:
         """Set a column at rows ``at`` where ``valid``; ``values`` are [len(at)], or [len(at), width] octets.
 
-        A value that is too large for the column is left out and counted.
+        Rows are distinct and ascending. A value that is too large for the column is left out and counted.
         """
-        if valid is not None:
-            at, values = at[valid], values[valid]
-        if len(at) == 0:
-            return
         dtype = np.dtype(np.uint8) if values.ndim == 2 else _dtype(COLUMN[column].type)
         if values.dtype.itemsize > dtype.itemsize:
             fits = values <= np.iinfo(dtype).max
             if not fits.all():
-                self._decoded.oddity(Oddity.OUT_OF_RANGE, ~fits)
-                self.put(column, at, values, fits)
-                return
+                self._decoded.oddity(Oddity.OUT_OF_RANGE, ~fits if valid is None else valid & ~fits)
+                valid = fits if valid is None else valid & fits
+        if len(at) == self.count:
+            self._put_all(column, values, valid, dtype)
+            return
+        if valid is not None:
+            at, values = at[valid], values[valid]
+        if len(at) == 0:
+            return
         cells = self.cells.get(column)
         if cells is None:
             blank = np.zeros((self.count, *values.shape[1:]), dtype)
             cells = self.cells[column] = Cells(blank, np.zeros(self.count, np.bool_))
         cells.values[at] = values
         cells.valid[at] = True
+
+    def _put_all(
+        self, column: str, values: npt.NDArray[np.integer], valid: Mask | None, dtype: np.dtype[np.integer]
+    ) -> None:
+        """The same for all rows, which needs no look at each: most samples have one record of a kind."""
+        if valid is None or valid.all():
+            self.cells[column] = Cells(values.astype(dtype), np.ones(self.count, np.bool_))
+            return
+        if not valid.any():
+            return
+        where = valid[:, None] if values.ndim == 2 else valid
+        cells = self.cells.get(column)
+        if cells is None:
+            self.cells[column] = Cells(np.where(where, values, 0).astype(dtype), valid.copy())
+        else:
+            np.copyto(cells.values, values, where=where, casting="unsafe")
+            np.logical_or(cells.valid, valid, out=cells.valid)
 
     def fault(self, fault: Fault, where: Mask) -> None:
         """Count records that could not be read, or not to their end."""
@@ -311,8 +330,10 @@ def _put_sampled_header(sheet: _Sheet, batch: _Batch, found: Tagged, lists: dict
     sheet.put("bytes", found.row, words[:, 1])
     length = np.minimum(words[:, 3], LONGEST_FRAME_BYTES)
     longest = int(length.max(initial=0))
-    octets = windows(batch.buffer, found.start + 16, longest + frame.ROOM).copy()
-    octets[np.arange(longest + frame.ROOM) >= length[:, None]] = 0
+    octets = windows(batch.buffer, found.start + 16, longest + frame.ROOM)
+    octets[:, longest:] = 0
+    if int(length.min()) < longest:
+        octets[:, :longest][np.arange(longest) >= length[:, None]] = 0
     frames = frame.dissect(octets, length, words[:, 0], batch.context.decapsulate)
     for column, cells in frames.cells.items():
         sheet.put(column, found.row, cells.values, cells.valid)

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+import pytest
+
 from deploy.local.kafka import exit_status, last_lines
 from tests.integration.namespaces import Wire, program, run
 
 PACKAGE: Final = "openvswitch-switch"
 SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
+BUSY: Final = "ovs-netdev: creating tap device failed: Device or resource busy"
+"""What it says when another one has the interface of its datapath in user space, whose name cannot be chosen."""
 _PATIENCE_SECONDS: Final = 30.0
 Found = TypeVar("Found")
 
@@ -53,6 +57,10 @@ class Switch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Ended by a signal it would leave its interfaces behind.
+        if self._started and Path(self._socket("vswitchd.ctl")).exists():
+            self._command("exit", "--cleanup")
+            exit_status(self._started[-1][0], _PATIENCE_SECONDS)
         for process, log in reversed(self._started):
             if process.poll() is None:
                 process.terminate()
@@ -69,7 +77,7 @@ class Switch:
 
     def expire(self) -> None:
         """Have it end the flows that it keeps, as it does when they were idle for long enough."""
-        run(self._programs["ovs-appctl"], f"--target={self._socket('vswitchd.ctl')}", "revalidator/purge")
+        self._command("revalidator/purge")
 
     def statistics(self, wire: Wire) -> Traffic:
         """What it counted on a port, by now."""
@@ -113,6 +121,8 @@ class Switch:
         ports = [word for wire in (self.first, self.second) for word in ("--", "add-port", self._bridge, wire.near)]
         userspace = ["--", "set", "bridge", self._bridge, "datapath_type=netdev"]
         self._control("add-br", self._bridge, *userspace, *ports)
+        if BUSY in self._started[-1][1].read_text(encoding="utf-8"):
+            pytest.skip("another Open vSwitch works in user space here, and there can be one only")
         self._control("set", "bridge", self._bridge, "protocols=OpenFlow10,OpenFlow13")
         self.openflow("del-flows")
         self.openflow("add-flow", f"in_port={self.first.near},actions=output:{self.second.near}")
@@ -132,6 +142,9 @@ class Switch:
                 stderr=output,
             )
         self._started.append((process, log))
+
+    def _command(self, *arguments: str) -> None:
+        run(self._programs["ovs-appctl"], f"--target={self._socket('vswitchd.ctl')}", *arguments)
 
     def _control(self, *arguments: str) -> str:
         """Set or ask its database; returns when the switch has done it."""
