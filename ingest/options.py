@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -14,6 +15,8 @@ from ingest.decoders.options import OptionsData
 
 FACTS: Final = 1 << 20
 """Facts of each kind that are kept; those beyond are refused and counted."""
+FACTS_OF_AN_EXPORTER: Final = 1 << 16
+"""Facts of all kinds that one exporter may have: enough for its interfaces and applications, not for everybody's."""
 
 SGT_TAGS: Final = ("0:34000", "0:34001", "9:1232", "9:1233", "9:34000", "9:34001")
 SGT_NAMES: Final = ("0:34002", "0:34003", "9:1234", "9:1235", "9:34002", "9:34003")
@@ -31,9 +34,11 @@ Told = tuple[Kind, int | str, int | str]
 class OptionTables:
     """Facts of all exporters, bounded, and joined to records by :attr:`enrichment`. One thread uses it."""
 
-    def __init__(self, limit: int = FACTS) -> None:
+    def __init__(self, limit: int = FACTS, exporter_limit: int = FACTS_OF_AN_EXPORTER) -> None:
         self.enrichment = Enrichment(limit, secrets.randbits(63))
         self._known: dict[tuple[Kind, bytes, int, int, int | str], int | str] = {}
+        self._exporter_limit = exporter_limit
+        self._of_exporter: Counter[bytes] = Counter()
         self.refused = 0
         """Facts for which there was no room, ever."""
 
@@ -56,11 +61,14 @@ class OptionTables:
             of_a_domain = fact.kind in OF_A_DOMAIN
             where = (fact.version, fact.domain) if of_a_domain else (0, 0)
             key = (fact.kind, fact.source, *where, fact.about)
-            if self._known.get(key) == fact.value:
+            known = self._known.get(key)
+            if known == fact.value:
                 continue
-            if not self.enrichment.put(fact.kind, self._hash(fact), fact.value):
+            crowded = known is None and self._of_exporter[fact.source] >= self._exporter_limit
+            if crowded or not self.enrichment.put(fact.kind, self._hash(fact), fact.value):
                 self.refused += 1
                 continue
+            self._of_exporter[fact.source] += known is None
             self._known[key] = fact.value
             changed.append(fact)
         return changed

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from ingest.decoders import Context, Datagrams, Decoded, Unit, decode
-from ingest.decoders.fault import Fault
+from ingest.decoders.fault import Fault, Oddity
 from ingest.decoders.layout import Template
 from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.sets import DataSets
@@ -47,7 +47,10 @@ class Pipeline:
     def decode(self, datagrams: Datagrams) -> Decoded:
         """Decode a batch, and what was parked for the templates that it brings."""
         self.templates.free_unused()
+        refused = self.options.refused
         decoded = decode(datagrams, self._context)
+        if self.options.refused > refused:
+            decoded.oddities[Oddity.OPTIONS_LIMIT] += self.options.refused - refused
         # What came in this batch has already seen all of its templates: only what waited before is tried with them.
         fresh, decoded.pending = decoded.pending, []
         self._unpark(decoded.learned, decoded)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ from ingest.control import (
     Stop,
     Templates,
 )
+from ingest.decoders.enrich import Kind as FactKind
 from ingest.decoders.templates import DOMAIN_BYTES
 from ingest.exporters import Exporters, address_text
 from ingest.ledger import Ledger, balances, ledger
@@ -64,6 +66,15 @@ STEADY_SECONDS: Final = 60.0
 
 EXPORTER_LABELS: Final = 1000
 """Exporters that get series of their own in the metrics; the others share one."""
+
+
+RATES: Final = {
+    FactKind.DOMAIN_RATE: "",
+    FactKind.SAMPLER_RATE: "sampler",
+    FactKind.TEMPLATE_RATE: "template",
+    FactKind.INTERFACE_RATE: "interface",
+}
+"""Facts that tell a sampling rate, and what they tell it of."""
 
 
 def granted_cpus() -> int:
@@ -164,6 +175,7 @@ class Supervisor:
                 "/api/v1/ledger": self.ledger,
                 "/api/v1/exporters": self.exporters,
                 "/api/v1/templates": self.templates,
+                "/api/v1/options": self.options,
             },
             token=self._token,
         )
@@ -431,11 +443,18 @@ class Supervisor:
         """What is known of each exporter and observation domain; losses are in the unit of the protocol's sequence."""
         with self._lock:
             facts = self._exporters.facts()
+            told = list(self._options)
+        sampling: dict[tuple[str, int, int], dict[str, int]] = {}
+        for fact in told:
+            if fact.kind in RATES and isinstance(fact.value, int):
+                rates = sampling.setdefault((address_text(fact.source), fact.version, fact.domain), {})
+                rates[f"{RATES[fact.kind]} {fact.about}" if RATES[fact.kind] else "default"] = fact.value
         return [
             {
                 "exporter": one.exporter,
                 "version": one.version,
                 "observation_domain_id": one.observation_domain_id,
+                "sampling": sampling.get((one.exporter, one.version, one.observation_domain_id), {}),
                 "first_seen": one.first_seen_ns / 1e9,
                 "last_seen": one.last_seen_ns / 1e9,
                 "datagrams": one.datagrams,
@@ -448,6 +467,23 @@ class Supervisor:
                 "restarts": one.restarts,
             }
             for one in facts[:limit]
+        ]
+
+    def options(self, exporter: str | None = None, limit: int = 1000) -> list[dict[str, object]]:
+        """What options data told: rates, names and clocks, of one exporter or of all."""
+        with self._lock:
+            told = list(self._options)
+        shown = (fact for fact in told if exporter in {None, address_text(fact.source)})
+        return [
+            {
+                "exporter": address_text(fact.source),
+                "version": fact.version,
+                "observation_domain_id": fact.domain,
+                "kind": fact.kind.name.lower(),
+                "about": fact.about,
+                "value": fact.value,
+            }
+            for fact in islice(shown, limit)
         ]
 
     def templates(self, exporter: str | None = None, limit: int = 1000) -> list[dict[str, object]]:

@@ -55,6 +55,8 @@ class Oddity(StrEnum):
     """An IPFIX template withdrawal, which UDP must not carry (RFC 7011 §8.4)."""
     TEMPLATE_REDEFINED = "template_redefined"
     """A template identifier that got another layout."""
+    OPTIONS_LIMIT = "options_limit"
+    """Something that options data told and for which there was no room."""
     OUT_OF_RANGE = "out_of_range"
     """A value too large for its column: null in the record."""
 

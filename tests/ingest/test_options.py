@@ -811,3 +811,14 @@ def test_devices_tell_their_rates(captures: Path, names: list[str], protocol: in
     sent = flow(protocol, {}, template_id=999)
     assert one(collector.feed(message(protocol, *sent, domain=domain)))["sampling_rate"] == expected
     assert "sampling_rate" not in one(collector.feed(message(protocol, *sent, domain=domain + 1)))
+
+
+def test_one_exporter_cannot_fill_the_tables_of_the_others() -> None:
+    """What it tells beyond its share is refused and counted; what another tells is taken."""
+    tables = OptionTables(exporter_limit=2)
+    told = [Fact(Kind.INTERFACE_NAME, mapped("192.0.2.1"), 9, 0, index, f"if{index}") for index in range(5)]
+    assert tables.learn(told) == told[:2]
+    assert tables.refused == 3
+    renamed = Fact(Kind.INTERFACE_NAME, mapped("192.0.2.1"), 9, 0, 0, "another")
+    other = Fact(Kind.INTERFACE_NAME, mapped("192.0.2.2"), 9, 0, 0, "if0")
+    assert tables.learn([renamed, other]) == [renamed, other]

@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from ingest.config import IngestSettings
-from ingest.control import Channel, Message, Observed, Ready, Report, Templates
+from ingest.control import Channel, Facts, Message, Observed, Ready, Report, Templates
+from ingest.decoders.enrich import Fact, Kind
 from ingest.decoders.layout import VARIABLE, Field, Layout, Template
 from ingest.ledger import balances
 from ingest.supervisor import EXPORTER_LABELS, Supervisor, _final, _Worker, granted_cpus
@@ -205,6 +206,12 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
     """With what was heard of them by whichever worker, and what their sequence numbers say."""
     supervisor._hear(members[0].seen, Observed((heard([Said(0, 10)], version=10), heard([Said(7, domain=3)]))))
     supervisor._hear(members[1].seen, Observed((heard([Said(15, 10, received_ns=NOW_NS + 10**9)], version=10),)))
+    told = (
+        Fact(Kind.DOMAIN_RATE, mapped(EDGE), 10, 0, 0, 100),
+        Fact(Kind.SAMPLER_RATE, mapped(EDGE), 10, 0, 7, 1000),
+        Fact(Kind.INTERFACE_NAME, mapped(EDGE), 10, 0, 3, "Te0/3"),
+    )
+    supervisor._hear(members[0].seen, Facts(told))
     supervisor._settle(everything=True)
     first, second = supervisor.exporters()
     rates = {name: first.pop(name) for name in ("datagrams_per_second", "records_per_second")}
@@ -212,6 +219,7 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
         "exporter": EDGE,
         "version": 10,
         "observation_domain_id": 0,
+        "sampling": {"default": 100, "sampler 7": 1000},
         "first_seen": NOW_NS / 1e9,
         "last_seen": NOW_NS / 1e9 + 1,
         "datagrams": 2,
@@ -223,7 +231,18 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
     }
     assert all(isinstance(rate, float) and rate > 0 for rate in rates.values())
     assert (second["version"], second["observation_domain_id"], second["sequence_lost"]) == (9, 3, 0)
+    assert second["sampling"] == {}
     assert supervisor.exporters(limit=1)[0]["version"] == 10
+    assert supervisor.options(EDGE)[2] == {
+        "exporter": EDGE,
+        "version": 10,
+        "observation_domain_id": 0,
+        "kind": "interface_name",
+        "about": 3,
+        "value": "Te0/3",
+    }
+    assert len(supervisor.options(limit=2)) == 2
+    assert supervisor.options("192.0.2.99") == []
 
 
 def test_exporters_are_counted_by_name(supervisor: Supervisor, members: list[Member]) -> None:

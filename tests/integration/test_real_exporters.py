@@ -299,9 +299,8 @@ def test_ipfix_of_open_vswitch(capture: Capture, ingest: Ingest, topic: RecordsT
 
 def test_netflow_of_open_vswitch(capture: Capture, ingest: Ingest, topic: RecordsTopic, switch: Switch) -> None:
     """Each flow of IPv4 has its packets, and their bytes with the Ethernet header; ports are those of OpenFlow."""
-    switch.export("NetFlow", ingest.port(), "active_timeout=60")
+    switch.export("NetFlow", ingest.port(), "active_timeout=1")
     forwarded(switch, capture)
-    switch.expire()
 
     wanted = expected(capture, "5", more_per_packet=ETHERNET_BYTES)
     table = arrived(ingest, topic, totals(wanted)[0])
