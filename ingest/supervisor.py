@@ -33,6 +33,7 @@ from ingest.control import (
     Stop,
     Templates,
 )
+from ingest.decoders.enrich import OF_A_DOMAIN
 from ingest.decoders.enrich import Kind as FactKind
 from ingest.decoders.templates import DOMAIN_BYTES
 from ingest.exporters import Exporters, address_text
@@ -470,15 +471,18 @@ class Supervisor:
         ]
 
     def options(self, exporter: str | None = None, limit: int = 1000) -> list[dict[str, object]]:
-        """What options data told: rates, names and clocks, of one exporter or of all."""
+        """What options data told: rates, names and clocks, of one exporter or of all.
+
+        Names are those of the exporter as a whole; rates and clocks belong to an observation domain.
+        """
         with self._lock:
             told = list(self._options)
         shown = (fact for fact in told if exporter in {None, address_text(fact.source)})
         return [
             {
                 "exporter": address_text(fact.source),
-                "version": fact.version,
-                "observation_domain_id": fact.domain,
+                "version": fact.version if fact.kind in OF_A_DOMAIN else None,
+                "observation_domain_id": fact.domain if fact.kind in OF_A_DOMAIN else None,
                 "kind": fact.kind.name.lower(),
                 "about": fact.about,
                 "value": fact.value,

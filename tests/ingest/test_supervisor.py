@@ -235,8 +235,8 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
     assert supervisor.exporters(limit=1)[0]["version"] == 10
     assert supervisor.options(EDGE)[2] == {
         "exporter": EDGE,
-        "version": 10,
-        "observation_domain_id": 0,
+        "version": None,
+        "observation_domain_id": None,
         "kind": "interface_name",
         "about": 3,
         "value": "Te0/3",
