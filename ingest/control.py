@@ -134,6 +134,9 @@ class Channel:
         """Everything received since the last call."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
+        if self.gone.is_set():
+            # The end of the other end stays to be seen, whoever looked at it just before it came.
+            os.eventfd_write(self._wake, 1)
         taken = []
         while self._incoming:
             taken.append(self._incoming.popleft())

@@ -39,6 +39,9 @@ FLUSH_SECONDS: Final = 30.0
 COUNTERS_FLUSH_SECONDS: Final = 2.0
 """How long it then waits for the counter samples: they were sent at the same time."""
 
+DRY_SECONDS: Final = 10.0
+"""How long a stopping worker reads what its sockets have queued."""
+
 OUTBOX_BYTES: Final = 256 << 20
 """Records that are held while the partitions of the topic are not known, since no broker answered yet."""
 
@@ -244,8 +247,12 @@ class Worker:
         """Take the sockets out of traffic, read them dry, and see everything to its end."""
         for member in self._sockets:
             drain(member)
+        deadline = time.monotonic() + DRY_SECONDS
         while self._turn(0, 0):
-            pass
+            if time.monotonic() > deadline:
+                # A socket that could not be taken out of traffic never runs dry under load.
+                self._log.warning("stopping with datagrams still coming", seconds=DRY_SECONDS)
+                break
         # A datagram may have been on its way into a queue when the socket was taken out of traffic.
         self._turn(10_000_000, 0)
         self._send(time.monotonic_ns(), everything=True)

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 }
                 if found is not None and case.peer_load is not None:
                     subjects["goflow2"] = Subject(
-                        partial(Goflow2, bench.broker, bench.port, program=found[0]), case.peer_load
+                        partial(Goflow2, bench.broker, bench.port, program=found[0], scheme=case.peer_scheme),
+                        case.peer_load,
                     )
                 rounds = arguments.rounds or (1 if arguments.quick else case.rounds)
                 figures.append(bench.run(case, subjects, rounds))

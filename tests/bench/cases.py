@@ -36,6 +36,8 @@ class Case:
     """What the ingest is given."""
     peer_load: Load | None
     """What a peer is given that does some 95,000 flows a second on a core; None: this case is ours alone."""
+    peer_scheme: str = "netflow"
+    """By what a peer is told which protocol comes: netflow (which is IPFIX too), sflow, or flow for any."""
     records: int | None = None
     """Only datagrams with so many records are measured; None: all."""
     workers: tuple[int, ...] = (1,)
@@ -89,11 +91,20 @@ CASES: Final = (
         records=7,
     ),
     Case(
-        "mix",
-        "what `generate` sends by default: all protocols, IPv4 and IPv6, several sets, templates every 20 datagrams",
-        Scenario("mix", EXPORTERS, refresh=OFTEN),
-        Load(120_000, 20_000),
+        "sflow",
+        "sFlow v5, 7 samples of packet headers a datagram",
+        Scenario("sflow", EXPORTERS, uniform=True),
+        Load(75_000, 15_000),
         PEER,
+        peer_scheme="sflow",
+    ),
+    Case(
+        "mix",
+        "what `generate` sends by default: all protocols, IPv4 and IPv6, options, templates every 20 datagrams",
+        Scenario("mix", EXPORTERS, refresh=OFTEN),
+        Load(30_000, 5_000),
+        PEER,
+        peer_scheme="flow",
     ),
     Case(
         "v9-slow",

@@ -119,20 +119,25 @@ class Ingest:
 
 
 class Goflow2:
-    """goflow2 with its defaults, protobuf to Kafka; a message a flow, so that its messages are its records."""
+    """goflow2 with its defaults, protobuf to Kafka; a message a flow, so that its messages are its records.
+
+    `scheme` tells it which protocol comes: netflow, sflow, or flow for any.
+    """
 
     name = "goflow2"
     quiet_seconds = 7.0
     """It flushes every 5 seconds."""
     message_is_record = True
 
-    def __init__(self, broker: BenchKafka, port: int, prefix: str, directory: Path, *, program: Path) -> None:
+    def __init__(
+        self, broker: BenchKafka, port: int, prefix: str, directory: Path, *, program: Path, scheme: str
+    ) -> None:
         self._broker = broker
         self._prefix = prefix
         self._http = free_port()
         command = [
             str(program),
-            *("-listen", f"netflow://127.0.0.1:{port}"),
+            *("-listen", f"{scheme}://127.0.0.1:{port}"),
             *("-addr", f"127.0.0.1:{self._http}"),
             *("-format", "bin"),
             *("-transport", "kafka"),

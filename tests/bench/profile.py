@@ -27,7 +27,7 @@ from ingest.control import Channel, Partitions, Stop
 from ingest.mapping import load_mapping
 from ingest.sockets import open_listeners
 from ingest.worker import Worker, WorkerArguments
-from shared.kafka import RECORDS, ensure_topics
+from shared.kafka import COUNTERS, RECORDS, TopicFacts, ensure_topics
 from tests.bench.bench import Bench
 from tests.bench.cases import CASES, Case
 from tests.bench.collectors import Ingest
@@ -43,10 +43,8 @@ STAGES: Final = (
     ("hear acknowledgements", "producer.py", "poll"),
 )
 """What the loop does, and the function whose time that is; encoding is a part of handing over."""
-DATAGRAMS: Final = 60_000
-SETTLE_SECONDS: Final = 2.0
+DATAGRAMS: Final = 40_000
 RATE: Final = 8_000.0
-"""The profiler makes calls slower; at this rate the worker keeps up."""
 
 
 @dataclass(slots=True)
@@ -79,7 +77,7 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Ingest(bench.broker, bench.port, prefix, Path(directory)).config
         settings = load_settings(path, {})
-    report = ensure_topics(settings.kafka, [RECORDS])
+    report = ensure_topics(settings.kafka, [RECORDS, COUNTERS])
     (listener,) = open_listeners(settings.ingest.listen, 1, settings.ingest.receive_buffer_bytes)
     ours, theirs = multiprocessing.Pipe()
     worker = Worker(
@@ -92,8 +90,7 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
         )
     )
     fed = _Fed()
-    partitions = report.topics[RECORDS].partitions
-    feeder = threading.Thread(target=_feed, args=(bench, case, ours, partitions, fed), name="feeder")
+    feeder = threading.Thread(target=_feed, args=(bench, case, ours, report.topics[RECORDS], fed), name="feeder")
     # CPU time of the thread, so that waiting does not count.
     profiler = cProfile.Profile(time.thread_time)
     # A signal's handler runs in this thread, wherever it is: the one way to begin in the middle of the worker's loop.
@@ -110,23 +107,32 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
     pstats.Stats(profiler).sort_stats("tottime").print_stats(lines)
 
 
-def _feed(bench: Bench, case: Case, connection: Connection, partitions: int, fed: _Fed) -> None:
+def _feed(bench: Bench, case: Case, connection: Connection, topic: TopicFacts, fed: _Fed) -> None:
     """Play the supervisor: tell the partitions, have everything sent, and stop the worker."""
     channel = Channel(connection)
     channel.start()
-    channel.send(Partitions(partitions))
+    channel.send(Partitions(topic.partitions))
     try:
         bench.source.prepare(case, DATAGRAMS)
         bench.source.warm_up(RATE)
-        time.sleep(SETTLE_SECONDS)
+        _until_quiet(bench, topic.name)
         os.kill(os.getpid(), signal.SIGUSR1)
         fed.flows = bench.source.send(DATAGRAMS, RATE).records
-        time.sleep(SETTLE_SECONDS)
+        _until_quiet(bench, topic.name)
         os.kill(os.getpid(), signal.SIGUSR2)
     except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
         fed.failure = error
     channel.send(Stop())
     channel.close()
+
+
+def _until_quiet(bench: Bench, topic: str) -> None:
+    """Wait until messages come no more."""
+    messages, since = -1, time.monotonic()
+    while time.monotonic() - since < Ingest.quiet_seconds:
+        time.sleep(0.2)
+        if (now := bench.broker.messages(topic)) != messages:
+            messages, since = now, time.monotonic()
 
 
 def _stages(profiler: cProfile.Profile, flows: int) -> Table:

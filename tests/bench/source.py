@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -121,18 +122,11 @@ def _prepared(request: _Prepare, sender: Sender) -> list[Messages]:
 
 def _only(batch: Batch, which: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Batch:
     """The batch with these datagrams alone; their bytes stay where they are."""
-    columns = (
-        "offset",
-        "length",
-        "address",
-        "type_index",
-        "records",
-        "octets",
-        "packets",
-        "options_records",
-        "counters",
-    )
-    return replace(batch, **{name: getattr(batch, name)[which] for name in columns})
+    columns: dict[str, Any] = {
+        field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "buffer"
+    }
+    chosen = {name: column[which] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    return replace(batch, **chosen)
 
 
 def _sent(request: _Send, prepared: list[Messages], sender: Sender) -> Sent:

@@ -196,6 +196,19 @@ def test_closing_sends_what_waits_first(pair: Pair) -> None:
     assert (len(found), found[-1]) == (501, a_report(last=True))
 
 
+def test_that_an_end_is_gone_stays_to_be_seen(pair: Pair) -> None:
+    """The descriptor goes on being readable, so that an end which came between two looks is not missed."""
+    for end in pair:
+        end.start()
+    pair[1].send(Ready())
+    pair[1].close()
+    until(pair[0].gone.is_set, "gone")
+    assert pair[0].take() == [Ready()]
+    for _ in range(3):
+        assert readable(pair[0], 0)
+        assert pair[0].take() == []
+
+
 def test_an_end_that_is_gone_is_noticed(pair: Pair) -> None:
     """Whoever waits for the other end is woken when that is no more, and sending to it raises nothing."""
     pair[0].start()

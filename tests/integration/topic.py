@@ -57,11 +57,11 @@ class RecordsTopic:
             assert time.monotonic() < deadline, f"{len(found)} of {wanted} messages read"
             for message in consumer.consume(min(1000, wanted - len(found)), 0.1):
                 assert message.error() is None, message.error()
-                number, offset = message.partition(), message.offset()
-                assert number is not None
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
                 assert offset is not None
                 # What was appended since is of the next call.
-                if offset < ends[number]:
+                if offset < ends[partition]:
                     found.append(message)
         self._next = ends
         return found
