@@ -8,6 +8,7 @@ reverse elements.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -173,6 +174,15 @@ RESPONDER: Final[tuple[Rule, ...]] = (
     _rule("packets", Wire.UINT, 299),
 )
 """Counters of the other direction, beside 231 and 298. Huawei uses 232 with two bytes for something else."""
+
+INTERFACES: Final[Mapping[Element, str]] = {
+    (0, 10): "in_if_name",
+    (0, 252): "in_if_name",
+    (0, 14): "out_if_name",
+    (0, 253): "out_if_name",
+}
+INTERFACE_NAME: Final[Element] = (0, 82)
+"""In a flow record the name of the interface that stands before it, as Open vSwitch sends it."""
 
 SAMPLERS: Final[tuple[Element, ...]] = ((0, 302), (0, 48))
 """The id of the selector, or of the sampler, that options data tell the rate of."""

@@ -155,6 +155,7 @@ class Plan:
         places = present(layout)
         self._places = places
         self._steps = [step for rule in rules.rules if (step := _step(rule, layout, places)) is not None]
+        self._steps.extend(_interface_names(layout))
         self._extras = [
             (one.extra, places[one.element], one.written_as)
             for one in rules.extras
@@ -358,6 +359,23 @@ def _step(rule: Rule, layout: Layout, places: Places) -> _Step | None:
         return _Step(rule.column, read[wire])
     dtype = np.dtype(type_.to_pandas_dtype())
     return _Step(rule.column, lambda fields, oddities: _numbers(found, fields, dtype, type_, oddities))
+
+
+def _interface_names(layout: Layout) -> list[_Step]:
+    """What fills the names of interfaces that the record itself brings, each behind its interface."""
+    column: str | None = None
+    places: dict[str, int] = {}
+    for at, field in enumerate(layout.fields):
+        element = field.enterprise, field.element
+        if element in elements.INTERFACES:
+            column = elements.INTERFACES[element]
+        elif element == elements.INTERFACE_NAME and column is not None and field.length:
+            places[column] = at
+
+    def named(at: int) -> Callable[[Fields, Counter[Oddity]], pa.Array]:
+        return lambda fields, _: columns.names(fields.text(at))
+
+    return [_Step(name, named(at)) for name, at in places.items()]
 
 
 def _fits(source: elements.Source, length: int) -> bool:

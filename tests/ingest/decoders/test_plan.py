@@ -609,3 +609,28 @@ def test_names_are_dictionaries() -> None:
     (batch,) = decoded.batches
     assert batch.column("application_name").type == pa.dictionary(pa.int32(), pa.utf8())
     assert batch.column("application_name").to_pylist() == ["dns", "http", "dns"]
+
+
+# --- names that a record brings
+
+NAMED_INTERFACES = [
+    pytest.param([10, 82, 14, 82], {"in_if_name": "eth0", "out_if_name": "eth1"}, id="each behind its interface"),
+    pytest.param([14, 82, 10, 82], {"in_if_name": "eth1", "out_if_name": "eth0"}, id="the output first"),
+    pytest.param([10, 14, 82], {"in_if_name": None, "out_if_name": "eth0"}, id="one name"),
+    pytest.param([82, 10], {"in_if_name": None}, id="a name before any interface"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("elements", "expected"), NAMED_INTERFACES)
+def test_a_name_of_an_interface_is_that_of_the_one_before_it(protocol: int, elements: list[int], expected: Row) -> None:
+    """Open vSwitch sends element 82 behind the number of each interface, in every record."""
+    names = iter(("eth0", "eth1"))
+    specified = [field(element, 8 if element == 82 else 4) for element in elements]
+    record = b"".join(fixed(next(names), 8) if element == 82 else number(7, 4) for element in elements)
+    if protocol == V9:
+        datagram = v9_datagram(v9_templates(template(256, *specified)), data_set(256, record))
+    else:
+        datagram = ipfix_message(ipfix_templates(template(256, *specified)), data_set(256, record))
+    row = one(Collector().feed(datagram))
+    assert {name: row.get(name) for name in expected} == expected
