@@ -28,7 +28,8 @@ from ingest.decoders.templates import AMBIGUOUS, UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ingest.decoders.plan import Origin, Plan
+    from ingest.decoders.origin import Origin
+    from ingest.decoders.plan import Plan
     from ingest.decoders.templates import Templates
 
 Octets = npt.NDArray[np.uint8]

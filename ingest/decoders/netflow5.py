@@ -14,7 +14,8 @@ from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.fields import FixedFields
 from ingest.decoders.headers import Headers, Heard, Index, gather, identities, word16, word32
 from ingest.decoders.layout import Field, Layout
-from ingest.decoders.plan import Origin, Plan, icmp_from_port, ordered
+from ingest.decoders.origin import Origin, icmp_from_port, ordered
+from ingest.decoders.plan import Plan
 from ingest.decoders.result import Decoded
 
 HEADER_BYTES: Final = 24

@@ -11,7 +11,8 @@ import pyarrow as pa
 from ingest.decoders import columns
 from ingest.decoders.fields import Fields
 from ingest.decoders.layout import V9_SCOPE, VARIABLE, Layout
-from ingest.decoders.plan import Origin, applications
+from ingest.decoders.origin import Origin
+from ingest.decoders.values import applications
 from shared.record import ADDRESS, TIME
 
 APPLICATION_ID: Final = (0, 95)

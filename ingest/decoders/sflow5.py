@@ -22,7 +22,7 @@ from ingest.decoders.enrich import exporter_keys
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.frame import Cells
 from ingest.decoders.headers import Headers, Heard, Index, identities, windows, word32
-from ingest.decoders.plan import Origin, common_columns, ordered
+from ingest.decoders.origin import Origin, common_columns, ordered
 from ingest.decoders.result import Decoded
 from ingest.decoders.sflow_counters import decode_counters
 from ingest.decoders.xdr import Tagged, find_tagged

@@ -18,7 +18,7 @@ from ingest.decoders.layout import FIRST_DATA_SET, Layout, read_templates
 from ingest.decoders.lists import Around, Budget
 from ingest.decoders.lookup import mix
 from ingest.decoders.options import decode_options
-from ingest.decoders.plan import Origin
+from ingest.decoders.origin import Origin
 from ingest.decoders.records import locate, variable_fields
 from ingest.decoders.result import PADDING_BYTES, Decoded
 from ingest.decoders.sets import DataSets, Sets, find_sets

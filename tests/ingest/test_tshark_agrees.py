@@ -17,7 +17,7 @@ import pytest
 import xxhash
 
 from ingest.captures import Captures
-from ingest.decoders.plan import record_ids
+from ingest.decoders.origin import record_ids
 from ingest.pipeline import Pipeline
 from shared.text import json_rows
 from tests.frames import address, ethernet, ipv4, pcap, udp
