@@ -43,7 +43,7 @@ from ingest.options import OptionTables
 from ingest.sockets import DropCount, ListenerSockets, open_listeners
 from ingest.templates import TemplateStore
 from ingest.topics import TopicWatch
-from ingest.worker import FLUSH_SECONDS, WorkerArguments, run_worker
+from ingest.worker import FLUSH_SECONDS, Taken, WorkerArguments, run_worker
 from shared import log
 from shared.errors import ConfigError
 from shared.kafka import producer, producer_properties
@@ -68,6 +68,8 @@ STEADY_SECONDS: Final = 60.0
 EXPORTER_LABELS: Final = 1000
 """Exporters that get series of their own in the metrics; the others share one."""
 
+
+UNKNOWN: Final = "unknown"
 
 RATES: Final = {
     FactKind.DOMAIN_RATE: "",
@@ -98,6 +100,8 @@ class _Worker:
     process: BaseProcess
     channel: Channel
     started: float
+    taken: Taken
+    """Datagrams that it has taken from its sockets, up to this moment."""
     ready: bool = False
     snapshot: Snapshot = field(default_factory=dict)
     ended: bool = False
@@ -210,17 +214,13 @@ class Supervisor:
 
     def _start_worker(self, index: int) -> None:
         ours, theirs = multiprocessing.Pipe()
-        arguments = WorkerArguments(
-            self._settings,
-            [listener.sockets[index] for listener in self._listeners],
-            theirs,
-            f"worker-{index}",
-            self._mapping,
-        )
+        taken = self._spawn.RawValue("q", 0)
+        sockets = [listener.sockets[index] for listener in self._listeners]
+        arguments = WorkerArguments(self._settings, sockets, theirs, f"worker-{index}", self._mapping, taken)
         process = self._spawn.Process(target=run_worker, args=(arguments,), name=f"worker-{index}")
         process.start()
         theirs.close()
-        worker = _Worker(index, process, Channel(ours), time.monotonic())
+        worker = _Worker(index, process, Channel(ours), time.monotonic(), taken)
         with self._lock:
             self._workers[index] = worker
             known = tuple(self._templates)
@@ -315,9 +315,12 @@ class Supervisor:
 
     def _signalled(self) -> None:
         if self._stop.is_set():
-            self._log.warning("stopping at once, on a second signal")
-            for worker in self._workers.values():
+            for worker in list(self._workers.values()):
                 worker.process.kill()
+                self._past = merge([self._past, _final(worker)])
+            self._workers.clear()
+            books = self.ledger()
+            self._log.warning("stopping at once, on a second signal", balances=balances(books), **books)
             os._exit(0)
         self._log.info("stopping", drain_seconds=self._config.drain_seconds)
         self._stop.set()
@@ -545,6 +548,11 @@ def _final(worker: _Worker) -> Snapshot:
     if worker.ended:
         return kept
     book = Book()
+    unseen = worker.taken.value - int(total(worker.snapshot, "ingest_datagrams_received_total"))
+    if unseen > 0:
+        # Taken from a socket after its last report: nobody knows any more which, nor what became of them.
+        book.add("ingest_datagrams_received_total", unseen, listener=UNKNOWN, protocol=UNKNOWN)
+        book.add("ingest_dropped_total", unseen, stage="worker", reason="worker_died", unit="datagrams")
     for unit in ("records", "counters"):
         lost = int(total(worker.snapshot, f"ingest_{unit}_in_flight"))
         if lost:

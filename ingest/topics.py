@@ -13,7 +13,7 @@ from shared.log import Logger, Throttle
 from shared.web import Check
 
 RETRY_SECONDS: Final = 2.0
-AGAIN_SECONDS: Final = 30.0
+AGAIN_SECONDS: Final = 10.0
 """How often the number of partitions is looked at: adding some is an operator's rare deed."""
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -56,6 +56,12 @@ LABEL_CODES: Final = (*PROTOCOL_LABELS.values(), "unknown")
 TYPE_LABELS: Final = {"SFLOW_5": "sflow", "NETFLOW_V5": "v5", "NETFLOW_V9": "v9", "IPFIX": "ipfix"}
 
 
+class Taken(Protocol):
+    """How many datagrams a worker has taken from its sockets, in memory that it shares with the supervisor."""
+
+    value: int
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerArguments:
     """What the supervisor hands to a worker that it spawns."""
@@ -66,6 +72,7 @@ class WorkerArguments:
     connection: Connection
     name: str
     mapping: FieldMapping
+    taken: Taken
 
 
 def run_worker(arguments: WorkerArguments) -> None:
@@ -115,6 +122,7 @@ class Worker:
             RecordProducer(properties, full_name(kafka, COUNTERS), name, self._book, self._refused_counters),
             self._refused_counters,
         )
+        self._taken = arguments.taken
         self._partitions = 0
         self._stopping = False
         self._next_report = 0.0
@@ -140,6 +148,8 @@ class Worker:
         """One round of the loop; whether anything was received."""
         datagrams = self._receiver.receive(wait_ns, max_age_ns)
         if datagrams is not None:
+            # Noted before anything can happen to them: the supervisor sees it even when this process is killed.
+            self._taken.value += len(datagrams)
             self._decode(datagrams)
         self._count_receive_faults()
         self._obey()
@@ -210,6 +220,7 @@ class Worker:
     def _count_receive_faults(self) -> None:
         for fault, count in self._receiver.take_faults().items():
             if fault is ReceiveFault.TOO_LONG:
+                self._taken.value += count
                 self._book.add(
                     "ingest_datagrams_received_total", count, listener=self._listeners[0], protocol="unknown"
                 )
@@ -255,8 +266,12 @@ class Worker:
                 break
         # A datagram may have been on its way into a queue when the socket was taken out of traffic.
         self._turn(10_000_000, 0)
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while self._outbox.records and not self._partitions and time.monotonic() < deadline:
+            # No broker has answered yet: where the records have to go is not known until one does.
+            self._turn(IDLE_WAIT_NS, 0)
         self._send(time.monotonic_ns(), everything=True)
-        self._producer.close(FLUSH_SECONDS, self._report)
+        self._producer.close(max(0.0, deadline - time.monotonic()), self._report)
         self._counters.close(COUNTERS_FLUSH_SECONDS, self._report)
         if self._outbox.records:
             self._refused(Refusal.NOT_ACKNOWLEDGED, self._outbox.records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.errors import ConfigError, SluicewayError
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a full or broken device says to a write; whatever else is a defect of ours."""
 
 EXIT_STATUSES: Final = """\
 exit status:
@@ -72,6 +76,9 @@ class Program:
         Raises:
             SystemExit: help was asked for (0), or the command line is wrong (2).
         """
+        if sys.stdout is None:
+            # It was closed before the start: what is written goes nowhere.
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
         words = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser(words[0] if words else None)
         arguments = parser.parse_args(words)
@@ -89,16 +96,30 @@ class Program:
             return 1
         except KeyboardInterrupt:
             return 0
-        except BrokenPipeError:
-            # The interpreter flushes standard output once more when it ends; that must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except OSError as error:
+            return self._unwritten(error)
         return status
+
+    def _unwritten(self, error: OSError) -> int:
+        """The exit status when standard output could not be written; any other error is raised again."""
+        if isinstance(error, BrokenPipeError):
+            _silence()
+            return 0
+        if error.errno not in FULL:
+            raise error
+        _silence()
+        self._tell(SluicewayError(f"the output cannot be written: {error.strerror}"))
+        return 1
 
     def _tell(self, error: SluicewayError) -> None:
         lines = str(error).splitlines()
         text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
         sys.stderr.write(f"{self.name}:{text}\n")
+
+
+def _silence() -> None:
+    """Let standard output go nowhere: the interpreter flushes it once more when it ends, and that must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _spelled(command: str) -> str:

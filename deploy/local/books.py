@@ -97,7 +97,10 @@ class Stage:
 
     def __init__(self, port: int, token: str | None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0)
+        # A new connection each time: one that has been idle for a while may be closed just when it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0, limits=limits)
+        self._last = Samples("")
 
     def is_ready(self) -> bool:
         """Whether it says that it can do its work; one that does not answer cannot."""
@@ -107,12 +110,12 @@ class Stage:
             return False
 
     def metrics(self) -> "Samples":
-        """What it counts; nothing when it does not answer."""
+        """What it counts; when it does not answer, what it counted when it last did."""
         try:
-            text = self._client.get("/metrics").raise_for_status().text
+            self._last = Samples(self._client.get("/metrics").raise_for_status().text)
         except httpx.HTTPError:
-            return Samples("")
-        return Samples(text)
+            return self._last
+        return self._last
 
     def ledger(self) -> dict[str, Any]:
         """Its books; raises httpx.HTTPError when it does not answer."""

@@ -93,7 +93,7 @@ def ledger_table(lines: Sequence[Balance]) -> Table:
     """The ledgers of the stages."""
     table = Table("", "unit", title="The ledger", title_justify="left")
     for heading in ("received", "delivered", "dropped", "in flight"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("balances")
     for line in lines:
         numbers = (f"{count:,}" for count in (line.received, line.delivered, line.dropped, line.in_flight))
@@ -112,7 +112,8 @@ def comparison_table(sent: Mapping[str, Sums], there: Mapping[str, Sums]) -> Tab
     """What the generator says it sent, against what the lake has."""
     table = Table("type", "", title="Sent, and in the lake", title_justify="left")
     for heading in ("records", "bytes", "packets"):
-        table.add_column(heading, justify="right")
+        # Whole in every width: the numbers are what this is about.
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("equal")
     for kind in sorted(sent.keys() | there.keys()):
         ours, theirs = sent.get(kind, Sums()), there.get(kind, Sums())

@@ -87,6 +87,7 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
             connection=theirs,
             name="worker-profile",
             mapping=load_mapping(settings.ingest.mapping_file),
+            taken=multiprocessing.RawValue("q", 0),
         )
     )
     fed = _Fed()

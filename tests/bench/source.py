@@ -125,7 +125,7 @@ def _only(batch: Batch, which: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Bat
     columns: dict[str, Any] = {
         field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "buffer"
     }
-    chosen = {name: column[which] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    chosen: dict[str, Any] = {name: one[which] for name, one in columns.items() if isinstance(one, np.ndarray)}
     return replace(batch, **chosen)
 
 

@@ -31,7 +31,9 @@ class Member:
         ours, theirs = multiprocessing.Pipe()
         self.channel = Channel(theirs)
         process = SimpleNamespace(name=f"worker-{index}", pid=1000 + index)
-        self.seen = _Worker(index, cast("multiprocessing.Process", process), Channel(ours), time.monotonic())
+        self.seen = _Worker(
+            index, cast("multiprocessing.Process", process), Channel(ours), time.monotonic(), SimpleNamespace(value=0)
+        )
         self.seen.channel.start()
         self.channel.start()
         supervisor._workers[index] = self.seen

@@ -165,3 +165,33 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         timeout=60,
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_device_is_told_in_a_sentence(stage: str) -> None:
+    """Output that cannot be written is exit status 1 with a sentence, and no traceback."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", stage, "check-config"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "the output cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_closed_standard_output_is_no_failure(stage: str) -> None:
+    """Where nobody wants to read, nothing is said to be wrong."""
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m {stage} check-config >&-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
