@@ -83,6 +83,22 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
     assert ingest.stop() == 0
 
 
+def test_a_stop_before_any_broker_has_answered_waits_for_one(
+    own_broker: Broker, programs: Programs, topic_prefix: str
+) -> None:
+    """What was received is held for as long as a stop may take, and delivered when a broker comes meanwhile."""
+    ingest = programs.ingest(own_broker.bootstrap_servers, topic_prefix, ONE_WORKER)
+    ingest.workers()
+    send(flows(100), ingest.port())
+    ingest.until_received(100)
+    ingest.send_signal(signal.SIGTERM)
+    own_broker.start()
+    assert ingest.wait(90.0) == 0
+    topic = RecordsTopic(own_broker.bootstrap_servers, topic_prefix)
+    assert sorted(column(topic.records(), "sequence_num")) == list(range(100))
+    assert drops(ingest.final_ledger()) == {}
+
+
 def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
     own_broker: Broker, programs: Programs, topic_prefix: str
 ) -> None:
