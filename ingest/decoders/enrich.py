@@ -76,7 +76,7 @@ NAMED: Final = (
 
 def values_of(column: pa.Array) -> npt.NDArray[np.integer]:
     """The memory of a whole column of numbers; what stands where it is null means nothing."""
-    return np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())
+    return np.frombuffer(column.buffers()[1], np.dtype(f"u{column.type.bit_width // 8}"))
 
 
 def exporter_keys(source: npt.NDArray[np.uint8], seed: int) -> Keys:
@@ -112,8 +112,8 @@ class Asked:
     enrichment: Enrichment
     exporters: Keys
     domains: Keys
-    templates: npt.NDArray[np.int64]
-    """Template ids."""
+    templates: npt.NDArray[np.int64] | None
+    """Template ids; None where no fact is asked for by them."""
 
 
 class Enrichment:

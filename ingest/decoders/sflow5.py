@@ -136,7 +136,7 @@ class _Sheet:
 
 def _dtype(type_: pa.DataType) -> np.dtype[np.integer]:
     """How numpy holds the values of a column."""
-    return np.dtype(np.int64) if pa.types.is_timestamp(type_) else np.dtype(type_.to_pandas_dtype())
+    return np.dtype(f"{'i' if pa.types.is_timestamp(type_) else 'u'}{type_.bit_width // 8}")
 
 
 def decode_sflow5(datagrams: Datagrams, rows: Index, context: Context, decoded: Decoded) -> None:

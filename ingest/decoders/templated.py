@@ -302,11 +302,14 @@ def _ask(
     headers = sets.headers
     exporters = exporter_keys(headers.source[which], enrichment.seed)
     domains = domain_keys(exporters, headers.version, headers.domain[which])
-    templates = np.array([int.from_bytes(sets.keys[index][-2:]) for index in which.tolist()], np.int64)
+    templates: Index | None = None
+    if enrichment.has(Kind.TEMPLATE_RATE):
+        ids = b"".join(sets.keys[index][-2:] for index in which.tolist())
+        templates = np.frombuffer(ids, ">u2").astype(np.int64)[of]
     booted_ms = None
     if headers.uptime_ms is None and enrichment.has(Kind.BOOTED_MS):
         booted_ms = enrichment.numbers(Kind.BOOTED_MS, mix(domains, 0))[of]
-    return Asked(enrichment, exporters[of], domains[of], templates[of]), booted_ms
+    return Asked(enrichment, exporters[of], domains[of], templates), booted_ms
 
 
 def _subset(sets: DataSets, which: Index) -> DataSets:
