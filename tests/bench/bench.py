@@ -83,6 +83,7 @@ class Bench:
                 figures.add(name, one)
                 self.console.print(
                     f"  round {number + 1}: {name}: {one.flows_per_cpu_second:,.0f} flows per CPU-second"
+                    f" (yardstick {one.yardstick_ms:.0f} ms)"
                 )
         return figures
 

@@ -84,7 +84,7 @@ def table(all_figures: Sequence[Figures], peer: str) -> Table:
     shown = Table(title="flows per CPU-second, socket to acknowledged Kafka: median (least to greatest)")
     for heading in ("case", "collector"):
         shown.add_column(heading, no_wrap=True)
-    for heading in ("rounds", "flows/CPU-s", f"times {peer}", "datagrams/s", "bytes/record"):
+    for heading in ("rounds", "flows/CPU-s", f"times {peer}", "datagrams/s", "bytes/record", "yardstick ms"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for figures in all_figures:
         ratios = figures.ratios(peer)
@@ -98,6 +98,7 @@ def table(all_figures: Sequence[Figures], peer: str) -> Table:
                 ratios[name].text(".1f") if name in ratios else "",
                 f"{median(one.rate for one in rounds):,.0f}",
                 "" if on_disk is None else f"{on_disk:.1f}",
+                Spread.of([one.yardstick_ms for one in rounds]).text(),
             )
         shown.add_section()
     return shown
@@ -161,6 +162,7 @@ def as_json(figures: Figures, peer: str) -> dict[str, Any]:
                         "datagrams_per_second": round(one.rate),
                         "cpu_seconds": {"user": round(one.cpu.user, 2), "system": round(one.cpu.system, 2)},
                         "flows_per_cpu_second": round(one.flows_per_cpu_second),
+                        "yardstick_ms": round(one.yardstick_ms),
                         "seconds_to_last_acknowledgement": round(one.seconds, 2),
                     }
                     for one in rounds

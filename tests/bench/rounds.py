@@ -41,6 +41,8 @@ class Round:
     """On the broker's disk, the warm-up included."""
     broker_cpu: system.Cpu
     """Of the broker meanwhile."""
+    yardstick_ms: float
+    """CPU time of a fixed piece of work, just before and just after: how fast the machine was."""
     reading_seconds: float
     """CPU time that reading every message once took this process, decompression included."""
 
@@ -65,11 +67,13 @@ def run_round(collector: Collector, source: Source, load: Load, port: int, broke
         _, there, _ = _arrived(collector, broker, root, warm.records)
         if there != warm.records:
             raise Refused(f"{warm.records:,} records were sent to begin with, {there:,} arrived")
+        yardstick = system.yardstick()
         before, broker_before = Usage.of(root), broker.cpu()
         sent = source.send(load.datagrams, load.rate)
         expected = warm.records + sent.records
         after, there, reading = _arrived(collector, broker, root, expected)
         broker_cpu = broker.cpu() - broker_before
+        yardstick += system.yardstick()
         if after.pids.keys() != before.pids.keys():
             raise Refused(f"a process of {collector.name} ended in the middle: {collector.program.last_words()}")
         dropped = system.kernel_drops(port)
@@ -87,6 +91,7 @@ def run_round(collector: Collector, source: Source, load: Load, port: int, broke
         seconds=after.seconds - before.seconds,
         bytes_per_record=None if on_disk is None else on_disk / expected,
         broker_cpu=broker_cpu,
+        yardstick_ms=yardstick / 2,
         reading_seconds=reading * sent.records / expected,
     )
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import confluent_kafka
+import numpy as np
 
 from deploy.local import kafka
 
@@ -133,6 +135,14 @@ def versions() -> dict[str, str]:
         "librdkafka": confluent_kafka.libversion()[0],
         "kafka": _kafka_version(),
     }
+
+
+def yardstick() -> float:
+    """CPU milliseconds that a fixed piece of work takes: tells a slow moment of the machine from a slow program."""
+    numbers = np.random.default_rng(1).integers(0, 1 << 62, 1 << 20)
+    begin = time.process_time()
+    numbers[np.argsort(numbers)].tobytes()
+    return (time.process_time() - begin) * 1000
 
 
 def today() -> str:
