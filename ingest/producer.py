@@ -82,6 +82,7 @@ class RecordProducer:
         With :data:`BY_KEY` for its partition, a message goes where all with its key go.
         """
         client = self._started()
+        # The client copies the value, so that the encoder's memory is free again after this.
         records, value = batch.num_rows, self._encoder.encode(batch)
         size, begun = len(value), time.monotonic()
 

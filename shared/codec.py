@@ -51,13 +51,14 @@ def encode(batch: pa.RecordBatch) -> pa.Buffer:
 class Encoder:
     """Encodes one message after the other, in memory that it keeps: cheaper than memory that grows with each message.
 
-    A message that does not fit into ``room_bytes`` is encoded all the same.
+    What it returns is valid until the next call. A message that does not fit into ``room_bytes`` is encoded all the
+    same.
     """
 
     def __init__(self, room_bytes: int) -> None:
         self._room = pa.allocate_buffer(room_bytes)
 
-    def encode(self, batch: pa.RecordBatch) -> bytes:
+    def encode(self, batch: pa.RecordBatch) -> pa.Buffer:
         """Return the value of one message, as :func:`encode` does."""
         sink = pa.FixedSizeBufferWriter(self._room)
         try:
@@ -65,8 +66,8 @@ class Encoder:
                 writer.write_batch(batch)
         except OSError:
             # There is no other error that writing to memory can meet than its end.
-            return bytes(encode(batch))
-        return bytes(self._room.slice(0, sink.tell()))
+            return encode(batch)
+        return self._room.slice(0, sink.tell())
 
 
 def headers(records: int, producer: str) -> Headers:

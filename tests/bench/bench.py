@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -46,7 +48,9 @@ class Bench:
     @classmethod
     @contextlib.contextmanager
     def started(cls, console: Console) -> Iterator[Bench]:
-        """Start Kafka and the sender, and leave nothing of them behind."""
+        """Start Kafka and the sender, and leave nothing of them behind, however it ends."""
+        # By itself SIGTERM would end this process, and nothing of what it has started.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         port = free_port()
         source = Source(port)
         with BenchKafka.started() as broker:

@@ -163,7 +163,8 @@ def test_a_broker_that_restarts_is_survived(private_kafka: Broker, topic_prefix:
     feed.send(100)
     has(lake, feed.sent)
     eventually(forwarder.ready, "ready again", 60.0)
-    assert forwarder.books()["delivered"] == {"records": 2000}
+    # A batch that was not committed when the broker went is delivered again under its token, and counted again.
+    eventually(lambda: forwarder.books()["delivered"]["records"] >= 2000, "delivered, says the ledger")
     assert forwarder.stop() == 0
 
 
