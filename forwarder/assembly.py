@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from forwarder.consumer import Partition
-from forwarder.cut import CutRule, Cutter, Message, Range, Token
-from shared.codec import CorruptMessageError, decode, merge
+from forwarder.cut import Cutter, Message, Range, Token
+from forwarder.shape import Shape
+from shared.codec import CorruptMessageError, decode, merge, merged_rows
 from shared.record import COLUMN, Column
 
 
@@ -31,9 +34,12 @@ class Batch:
     """
 
     token: Token
+    shape: Shape
     messages: list[Held]
     records: int
     oldest_ms: int | None
+    handed: bool = False
+    """Whether it was given to the sink, which may have it from then on."""
     acknowledged: bool = False
 
 
@@ -41,56 +47,74 @@ class Batch:
 class Decoded:
     """A batch as columns, and what was wrong with its messages.
 
-    ``corrupt`` are the messages that cannot be decoded, each with the reason; they are not in the table.
+    ``runs`` has the append time and the number of rows of each sound message, in the order of the log; ``rows`` tells
+    where in the table the rows are, in that order, or is None where they are in it. ``corrupt`` are the messages that
+    cannot be decoded, each with the reason; they are not in the table.
     """
 
     table: pa.Table
+    runs: tuple[tuple[int, int], ...]
+    rows: npt.NDArray[np.int64] | None
     corrupt: tuple[tuple[Held, str], ...]
 
 
 @dataclass(slots=True)
 class Assembly:
-    """The batches of one partition; made at its assignment, and gone with it."""
+    """The batches of one partition; made at its assignment, and gone with it.
+
+    The first batch begins at the partition's lowest cut that is not acknowledged. What is read before that is there to
+    be remembered (:attr:`remembers`), and belongs to no batch.
+    """
 
     partition: Partition
-    rule: CutRule
     cutter: Cutter = field(init=False)
     open: list[Held] = field(default_factory=list)
     waiting: deque[Batch] = field(default_factory=deque)
     """Cut and not acknowledged, or acknowledged behind one that is not, in the order of the log."""
     stopped_ms: int | None = None
     """Append time of the message that the partition stands still at."""
+    _begin: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cutter = Cutter(self.partition.position, self.rule)
+        self._cut_from(self.partition.acknowledged)
+
+    def remembers(self, offset: int) -> bool:
+        """Whether the message at an offset was delivered before, and is read only to be remembered."""
+        return offset < self._begin
 
     def push(self, held: Held) -> list[Batch]:
-        """Take the next message, and return the batches that it closes."""
-        closed = []
-        for one in self.cutter.push(held.facts):
-            # A range that ends behind the message holds it.
-            if one.end > held.facts.offset:
-                self.open.append(held)
-            closed.append(self._close(one))
-        if self.cutter.start <= held.facts.offset:
-            self.open.append(held)
-        return closed
+        """Take the next message, and return the batches that it closes: none, one, or two."""
+        before = self._close(self.cutter.before(held.facts))
+        self.open.append(held)
+        return before + self._close(self.cutter.add(held.facts))
 
     def reach(self, offset: int, append_ms: int) -> list[Batch]:
         """Return the batch that is closed by the mere time of a message that cannot be read."""
-        return [self._close(one) for one in self.cutter.reach(offset, append_ms)]
+        return self._close(self.cutter.reach(offset, append_ms))
 
-    def skip(self, low: int) -> list[Batch]:
-        """Go on at ``low``, since the messages before it have expired; what was read before them is a batch."""
-        closed = [self._close(self.cutter.close(self.partition.position))] if self.open else []
-        self.cutter = Cutter(low, self.rule)
-        return closed
+    def skip(self, low: int) -> tuple[list[Batch], int]:
+        """Go on at ``low``, since the messages before it have expired; what was read before them is a batch.
+
+        Returns that batch, if any, and how many messages have expired that were not delivered.
+        """
+        if low <= self._begin:
+            return [], 0
+        gone = low - max(self.partition.position, self._begin)
+        closed = self._close(self.cutter.close(self.partition.position)) if self.open else []
+        self._cut_from(low)
+        return closed, gone
+
+    def hand(self, batch: Batch) -> None:
+        """Note that a batch is given to the sink."""
+        batch.handed = True
+        self.partition.settled = False
 
     def acknowledge(self, batch: Batch) -> None:
         """Note that the sink has a batch, and move the partition's lowest cut over all that it has without a gap."""
         batch.acknowledged = True
         while self.waiting and self.waiting[0].acknowledged:
             self.partition.acknowledged = self.waiting.popleft().token.end
+        self.partition.settled = not any(one.handed for one in self.waiting)
 
     @property
     def idle(self) -> bool:
@@ -112,13 +136,23 @@ class Assembly:
                 return batch.oldest_ms
         return self.open[0].facts.append_ms if self.open else self.stopped_ms
 
-    def _close(self, one: Range) -> Batch:
+    def _cut_from(self, offset: int) -> None:
+        self._begin = offset
+        self.partition.course.cut(offset)
+        self.cutter = Cutter(offset, self.partition.course.shape.rule)
+
+    def _close(self, one: Range | None) -> list[Batch]:
+        if one is None:
+            return []
+        course = self.partition.course
         messages, self.open = self.open, []
         token = Token(self.partition.topic_id, self.partition.number, one.start, one.end)
         records = sum(held.facts.records for held in messages)
-        batch = Batch(token, messages, records, messages[0].facts.append_ms if messages else None)
+        batch = Batch(token, course.shape, messages, records, messages[0].facts.append_ms if messages else None)
         self.waiting.append(batch)
-        return batch
+        if course.cut(one.end):
+            self.cutter = Cutter(one.end, course.shape.rule)
+        return [batch]
 
 
 NOTHING: Final = b""
@@ -126,16 +160,17 @@ NOTHING: Final = b""
 
 
 def decode_batch(messages: list[Held]) -> Decoded:
-    """Make one table of the messages of a batch, in their order; what cannot be decoded is left out and told."""
-    tables, corrupt = [], []
+    """Make one table of the messages of a batch; what cannot be decoded is left out and told."""
+    tables, runs, corrupt = [], [], []
     for held in messages:
         if held.value == NOTHING and held.facts.records == 0:
             continue
         try:
             tables.append(read_value(held.value))
+            runs.append((held.facts.append_ms, tables[-1].num_rows))
         except CorruptMessageError as error:
             corrupt.append((held, str(error)))
-    return Decoded(merge(tables), tuple(corrupt))
+    return Decoded(merge(tables), tuple(runs), merged_rows(tables), tuple(corrupt))
 
 
 def read_value(value: bytes, columns: Mapping[str, Column] = COLUMN) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from forwarder.course import Course, read_note
 from shared.errors import SluicewayError
 from shared.kafka import admin, consumer, consumer_properties
 from shared.log import Throttle, get_logger
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
     from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
 
+    from forwarder.shape import Shape
     from shared.config import KafkaConfig
 
 LOOKUP_SECONDS: Final = 15.0
@@ -30,6 +32,8 @@ LOOKUP_SECONDS: Final = 15.0
 HIGH_EVERY_SECONDS: Final = 5.0
 """How often the ends of our partitions are asked for: what was fetched last says little while nothing is fetched."""
 NOTHING_COMMITTED: Final = -1
+STEP_MS: Final = 60_000
+"""How exactly a time in the log is sought, and how far the brokers' clocks may be from ours."""
 
 
 class OffsetAboveEndError(SluicewayError):
@@ -71,10 +75,11 @@ def place(committed: int, low: int, high: int, partition: int) -> Place:
 class Partition:
     """One partition that is ours.
 
-    ``position`` is the offset of the message that comes next, ``acknowledged`` the lowest cut that no sink has
-    acknowledged, ``committed`` what Kafka has of it, ``high`` the offset after the last message. ``ended`` says that
+    ``position`` is the offset of the message that comes next; at the assignment it may lie before the lowest cut that
+    the sink has not acknowledged, ``acknowledged``: what lies between was delivered before, and is read to be
+    remembered. ``committed`` is what Kafka has of ``acknowledged``, ``high`` the offset after the last message. ``ended`` says that
     there was nothing behind what was read; the position may be below the end even then, since a log has offsets that
-    are no messages. ``gap`` is the offset at which the log went on behind a gap that is being asked for again.
+    are no messages. ``settled`` says that nothing behind ``acknowledged`` was handed to the sink. ``gap`` is the offset at which the log went on behind a gap that is being asked for again.
     """
 
     number: int
@@ -83,6 +88,8 @@ class Partition:
     acknowledged: int
     committed: int
     high: int
+    course: Course
+    settled: bool = True
     ended: bool = False
     stopped: str | None = None
     gap: int | None = None
@@ -103,17 +110,30 @@ class Listener(Protocol):
         """Forget partitions: from now on they are somebody else's."""
         ...
 
-    def expired(self, partition: Partition, low: int) -> None:
-        """Go on at ``low``: the messages from the partition's position to there are gone."""
+    def expired(self, partition: Partition, low: int) -> int:
+        """Go on at ``low``: what comes before is gone. Returns how many messages of that were never delivered."""
         ...
 
 
 class LogConsumer:
-    """Reads one topic as a member of a consumer group, and commits only what it is told was acknowledged."""
+    """Reads one topic as a member of a consumer group, and commits only what it is told was acknowledged.
 
-    def __init__(self, config: KafkaConfig, *, topic: str, group_id: str, client_id: str, listener: Listener) -> None:
+    ``shape`` gives the shape of batches that the settings ask for, for a topic of so many partitions.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        *,
+        topic: str,
+        group_id: str,
+        client_id: str,
+        shape: Callable[[int], Shape],
+        listener: Listener,
+    ) -> None:
         self._config = config
         self._topic = topic
+        self._shape = shape
         self._group_id = group_id
         self._client_id = client_id
         self._listener = listener
@@ -307,17 +327,18 @@ class LogConsumer:
             partition = self._partitions[number]
             where = place(partition.position, lows[number], highs[number], number)
             if where.expired:
-                self._tell_expired(partition, where)
-                self._listener.expired(partition, where.offset)
+                gone = self._listener.expired(partition, where.offset)
                 partition.position = where.offset
+                if gone:
+                    self._tell_expired(number, gone, where.offset)
             self._seek(partition, partition.position)
 
-    def _tell_expired(self, partition: Partition, where: Place) -> None:
+    def _tell_expired(self, number: int, messages: int, offset: int) -> None:
         self._log.error(
             "messages have expired before they were read: Kafka kept them for too short a time for this lag",
-            partition=partition.number,
-            messages=where.expired,
-            going_on_at=where.offset,
+            partition=number,
+            messages=messages,
+            going_on_at=offset,
         )
 
     # --- partitions that come and go
@@ -336,7 +357,7 @@ class LogConsumer:
         for partition, where in begun:
             self._partitions[partition.number] = partition
             if where.expired:
-                self._tell_expired(partition, where)
+                self._tell_expired(partition.number, where.expired, where.offset)
             self._listener.assigned(partition, where.expired)
         if self._paused:
             self._client.pause(self._names(partition.number for partition, _ in begun))
@@ -345,31 +366,109 @@ class LogConsumer:
             self._log.info("partitions were assigned", partitions=numbers, ours=len(self._partitions))
 
     def _begin(self, numbers: Sequence[int]) -> list[tuple[Partition, Place]]:
-        topic_id = self._topic_id()
+        topic_id, partitions = self._describe()
+        shape = self._shape(partitions)
         committed = {}
         for name in self._client.committed(self._names(numbers), timeout=LOOKUP_SECONDS):
             if name.error is not None:
                 raise BrokenConsumerError(
                     f"the group's offset of partition {name.partition} is not known: {name.error}"
                 )
-            committed[name.partition] = name.offset
+            committed[name.partition] = name
         lows, highs = self._bounds(numbers)
         begun = []
         for number in numbers:
-            where = place(committed[number], lows[number], highs[number], number)
-            # What was never committed, or skipped, is told to Kafka at once: the next start has to make the same cuts.
-            known = committed[number] if committed[number] == where.offset else NOTHING_COMMITTED
-            partition = Partition(number, topic_id, where.offset, where.offset, known, highs[number])
+            offset, note = committed[number].offset, committed[number].metadata
+            where = place(offset, lows[number], highs[number], number)
+            noted = read_note(note)
+            if noted.unknown:
+                self._log.warning(
+                    "the group's offset was committed by another version: what it delivered behind the offset, and did"
+                    " not commit any more, may be delivered again under other names",
+                    partition=number,
+                    offset=offset,
+                )
+            course = Course.plan(noted, where.offset, highs[number], shape)
+            # What was never committed, or skipped, is told to Kafka at once, and so is what shapes the batches: the
+            # next start has to make the same ones.
+            same = offset == where.offset and note == course.note()
+            known = offset if same else NOTHING_COMMITTED
+            partition = Partition(number, topic_id, where.offset, where.offset, known, highs[number], course)
             begun.append((partition, where))
+        self._commit_plans([partition for partition, _ in begun if partition.committed == NOTHING_COMMITTED])
+        self._look_back([partition for partition, _ in begun], lows)
         return begun
 
-    def _topic_id(self) -> str:
+    def _commit_plans(self, partitions: Sequence[Partition]) -> None:
+        """Tell Kafka by which shapes these partitions go on, before anything is delivered by them."""
+        if not partitions:
+            return
+        offsets = [self._committable(partition) for partition in partitions]
+        results = self._client.commit(offsets=offsets, asynchronous=False) or []
+        failed = [result for result in results if result.error is not None]
+        if failed:
+            raise BrokenConsumerError(f"offsets could not be committed at an assignment: {failed[0].error}")
+        for partition in partitions:
+            partition.committed = partition.acknowledged
+
+    def _look_back(self, partitions: Sequence[Partition], lows: Mapping[int, int]) -> None:
+        """Set from where each partition is read, so that what was delivered lately is known again."""
+        # Where everything before the offset has expired there is nothing to be known again.
+        wanted = {one.number: one for one in partitions if one.course.remembers and lows[one.number] < one.acknowledged}
+        times = {number: wanted[number].course.oldest_ms(at) for number, at in self._append_times(wanted).items()}
+        for number, offset in self._offsets_at(times, wanted).items():
+            one = wanted[number]
+            one.position = min(max(offset, lows[number]), one.acknowledged)
+            if one.position < one.acknowledged:
+                self._log.info(
+                    "reading again what was delivered lately, to know it when it comes twice",
+                    partition=number,
+                    messages=one.acknowledged - one.position,
+                )
+
+    def _append_times(self, partitions: Mapping[int, Partition]) -> dict[int, int]:
+        """For each partition a time in ms, before which nothing behind its lowest open cut was appended.
+
+        Kafka tells the first offset from a time on, and not the time of an offset: so the time is sought, to the
+        minute.
+        """
+        early = dict.fromkeys(partitions, round(time.time() * 1000) - STEP_MS)
+        late: dict[int, int] = {}
+        back_ms, open_ = STEP_MS, set(partitions)
+        while open_:
+            found = self._offsets_at({number: early[number] for number in open_}, partitions)
+            open_ = {number for number in open_ if found[number] > partitions[number].acknowledged}
+            for number in open_:
+                late[number] = early[number]
+                early[number] = max(0, early[number] - back_ms)
+            back_ms *= 2
+        while open_ := {number for number, at in late.items() if at - early[number] > STEP_MS}:
+            middle = {number: (early[number] + late[number]) // 2 for number in open_}
+            for number, offset in self._offsets_at(middle, partitions).items():
+                side = early if offset <= partitions[number].acknowledged else late
+                side[number] = middle[number]
+        return early
+
+    def _offsets_at(self, times: Mapping[int, int], partitions: Mapping[int, Partition]) -> dict[int, int]:
+        """The first offset of each partition whose message was appended at a time (ms) or later, else the log's end."""
+        if self._admin is None:
+            raise RuntimeError("open() comes first")
+        if not times:
+            return {}
+        wanted = {TopicPartition(self._topic, number): OffsetSpec.for_timestamp(at) for number, at in times.items()}
+        futures = self._admin.list_offsets(wanted, request_timeout=LOOKUP_SECONDS)
+        found = {name.partition: future.result().offset for name, future in futures.items()}
+        return {number: offset if offset >= 0 else partitions[number].high for number, offset in found.items()}
+
+    def _describe(self) -> tuple[str, int]:
+        """The topic's id, and how many partitions it has."""
         if self._admin is None:
             raise RuntimeError("open() comes first")
         asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOKUP_SECONDS)
-        said = str(asked[self._topic].result().topic_id)
+        told = asked[self._topic].result()
         # The client writes a UUID in plain base64, whose slash no file name can have; Kafka itself writes it so.
-        return said.replace("+", "-").replace("/", "_").rstrip("=")
+        topic_id = str(told.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
+        return topic_id, len(told.partitions)
 
     def _bounds(self, numbers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
         lows = self._list_offsets(numbers, OffsetSpec.earliest())
@@ -414,14 +513,16 @@ class LogConsumer:
     def _to_commit(self, numbers: Iterable[int]) -> list[TopicPartition]:
         """What is acknowledged and not committed, of partitions that are ours now: Kafka would take any other too."""
         ours = [self._partitions[number] for number in numbers if number in self._partitions]
-        return [
-            TopicPartition(self._topic, partition.number, partition.acknowledged)
-            for partition in ours
-            if partition.acknowledged > partition.committed
-        ]
+        return [self._committable(one) for one in ours if one.acknowledged > one.committed]
+
+    def _committable(self, partition: Partition, *, last: bool = False) -> TopicPartition:
+        note = partition.course.note(partition.acknowledged if last and partition.settled else None)
+        return TopicPartition(self._topic, partition.number, partition.acknowledged, note)
 
     def _commit_now(self, numbers: Iterable[int]) -> None:
-        offsets = self._to_commit(numbers)
+        """Commit partitions that go: what is acknowledged, and whether that is all that was delivered."""
+        ours = [self._partitions[number] for number in numbers if number in self._partitions]
+        offsets = [self._committable(one, last=True) for one in ours if one.settled or one.acknowledged > one.committed]
         if not offsets:
             return
         try:

@@ -85,25 +85,31 @@ class Cutter:
 
     def push(self, message: Message) -> list[Range]:
         """Take the next message, and return the ranges that it closes: none, one, or two, in order."""
-        closed = self.reach(message.offset, message.append_ms)
-        if self._interval is not None and self._overflows(message):
-            closed.append(self.close(message.offset))
+        before, after = self.before(message), self.add(message)
+        return [one for one in (before, after) if one is not None]
+
+    def before(self, message: Message) -> Range | None:
+        """Return the range that ends before the next message; :meth:`add` comes after it."""
+        return self.reach(message.offset, message.append_ms) or (
+            self.close(message.offset) if self._interval is not None and self._overflows(message) else None
+        )
+
+    def add(self, message: Message) -> Range | None:
+        """Take the next message into the open batch, and return the range that it ends, if it does."""
         self._interval = message.append_ms // self._rule.interval_ms
         self._records += message.records
         self._size += message.size
         full = self._records >= self._rule.max_records or self._size >= self._rule.max_bytes
-        if full or not self._records:
-            closed.append(self.close(message.offset + 1))
-        return closed
+        return self.close(message.offset + 1) if full or not self._records else None
 
-    def reach(self, offset: int, append_ms: int) -> list[Range]:
+    def reach(self, offset: int, append_ms: int) -> Range | None:
         """Return the range that is closed by the mere time of the message at ``offset``, whatever that message holds.
 
         For a message that cannot be read, and so cannot be pushed.
         """
         if self._interval is None or append_ms // self._rule.interval_ms == self._interval:
-            return []
-        return [self.close(offset)]
+            return None
+        return self.close(offset)
 
     def close(self, end: int) -> Range:
         """End the open batch before offset ``end``.

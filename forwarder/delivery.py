@@ -1,7 +1,7 @@
 """The policy over every sink: what is in flight, what waits, and when a failed delivery is tried again.
 
-One batch of a partition is in flight at a time, in the order of the log; partitions do not wait for each other. What
-waits is bounded by the caller, who asks :attr:`Delivery.has_room` before it submits.
+Several batches are in flight at a time, of one partition too: none waits for another, and they may be acknowledged in
+any order. What waits is bounded by the caller, who asks :attr:`Delivery.has_room` before it submits.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from forwarder.sinks.base import Busy, Done, Outcome, Refused, TooLarge, Trouble
@@ -75,14 +75,14 @@ class Status:
     last_error: str | None
 
 
-@dataclass(slots=True)
-class _Lane:
-    """The parcels of one partition: the first of them is in flight, or waits until it is due."""
+@dataclass(slots=True, eq=False)
+class _Errand:
+    """A parcel that is in a thread's hand, or waits until it is due."""
 
-    parcels: deque[Parcel] = field(default_factory=deque)
-    running: Parcel | None = None
+    parcel: Parcel
+    due: float
+    running: bool = False
     failures: int = 0
-    due: float = 0.0
 
 
 class Delivery:
@@ -112,7 +112,7 @@ class Delivery:
         self._jitter = jitter
         self._log = get_logger("delivery")
         self._changed = threading.Condition()
-        self._lanes: dict[int, _Lane] = {}
+        self._errands: dict[Parcel, _Errand] = {}
         self._queued_records = 0
         self._queued_bytes = 0
         self._finished: list[Finished] = []
@@ -150,28 +150,28 @@ class Delivery:
         with self._changed:
             return Status(
                 concurrency=self._policy.concurrency,
-                batches=sum(len(lane.parcels) for lane in self._lanes.values()),
+                batches=len(self._errands),
                 records=self._queued_records,
                 bytes=self._queued_bytes,
                 latency_seconds=self._latency,
                 last_error=self._last_error,
             )
 
-    def in_flight(self) -> dict[int, int]:
+    def in_flight(self) -> Counter[int]:
         """How many parcels each partition has here, waiting ones included."""
         with self._changed:
-            return {partition: len(lane.parcels) for partition, lane in self._lanes.items() if lane.parcels}
+            return Counter(parcel.token.partition for parcel in self._errands)
 
     def submit(self, parcel: Parcel) -> None:
-        """Take a parcel, behind those of its partition."""
+        """Take a parcel, behind those that are here."""
         with self._changed:
-            self._lanes.setdefault(parcel.token.partition, _Lane()).parcels.append(parcel)
+            self._errands[parcel] = _Errand(parcel, self._clock())
             self._count(parcel, 1)
             self._changed.notify_all()
         self._gauge()
 
     def take_finished(self) -> list[Finished]:
-        """Return what has finished since the last call, in the order of the log within a partition."""
+        """Return what has finished since the last call, in the order in which it did."""
         with self._changed:
             finished, self._finished = self._finished, []
         return finished
@@ -183,22 +183,23 @@ class Delivery:
 
     def forget_waiting(self, partitions: Iterable[int]) -> None:
         """Drop the parcels of these partitions that no thread has in hand now; their batches stay in Kafka."""
+        going = set(partitions)
         with self._changed:
-            for partition in partitions:
-                lane = self._lanes.get(partition)
-                if lane is not None:
-                    self._drop([parcel for parcel in lane.parcels if parcel is not lane.running], lane)
+            self._drop(
+                [
+                    one.parcel
+                    for one in self._errands.values()
+                    if one.parcel.token.partition in going and not one.running
+                ]
+            )
         self._gauge()
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop all parcels of these partitions; what a thread has in hand may still be delivered, but is not told."""
+        going = set(partitions)
         with self._changed:
-            for partition in partitions:
-                lane = self._lanes.pop(partition, None)
-                if lane is not None:
-                    self._drop(list(lane.parcels), lane)
-            gone = set(partitions)
-            self._finished = [one for one in self._finished if one.parcel.token.partition not in gone]
+            self._drop([parcel for parcel in self._errands if parcel.token.partition in going])
+            self._finished = [one for one in self._finished if one.parcel.token.partition not in going]
         self._gauge()
 
     def close(self, timeout: float) -> None:
@@ -211,25 +212,24 @@ class Delivery:
             thread.join(max(0.0, deadline - self._clock()))
 
     def _work(self) -> None:
-        while (taken := self._take()) is not None:
-            lane, parcel = taken
+        while (errand := self._take()) is not None:
             began = self._clock()
-            outcome = self._try(parcel)
-            self._settle(lane, parcel, outcome, self._clock() - began)
+            outcome = self._try(errand.parcel)
+            self._settle(errand, outcome, self._clock() - began)
             self._gauge()
 
-    def _take(self) -> tuple[_Lane, Parcel] | None:
+    def _take(self) -> _Errand | None:
         """Wait for a parcel that is due, and take it in hand; None when we are closing."""
         with self._changed:
             while not self._closing:
                 now = self._clock()
-                waiting = [lane for lane in self._lanes.values() if lane.parcels and lane.running is None]
-                # The one that is due longest, so that no partition is passed over for ever.
-                lane = min(waiting, key=lambda one: one.due, default=None)
-                if lane is not None and lane.due <= now:
-                    lane.running = lane.parcels[0]
-                    return lane, lane.running
-                self._changed.wait(None if lane is None else lane.due - now)
+                # The one that is due longest, so that none is passed over for ever.
+                waiting = (one for one in self._errands.values() if not one.running)
+                errand = min(waiting, key=lambda one: one.due, default=None)
+                if errand is not None and errand.due <= now:
+                    errand.running = True
+                    return errand
+                self._changed.wait(None if errand is None else errand.due - now)
         return None
 
     def _try(self, parcel: Parcel) -> Outcome:
@@ -247,9 +247,9 @@ class Delivery:
             )
             return Busy(Trouble.UNEXPECTED, f"{type(error).__name__}: {error}")
 
-    def _settle(self, lane: _Lane, parcel: Parcel, outcome: Outcome, seconds: float) -> None:
+    def _settle(self, errand: _Errand, outcome: Outcome, seconds: float) -> None:
         if isinstance(outcome, Busy):
-            self._retry(lane, parcel, outcome)
+            self._retry(errand, outcome)
             return
         if isinstance(outcome, Done):
             self._book.observe("forwarder_delivery_seconds", seconds, sink=self._name)
@@ -257,10 +257,9 @@ class Delivery:
             reason = Trouble.REFUSED if isinstance(outcome, Refused) else Trouble.TOO_LARGE
             self._book.add("forwarder_delivery_errors_total", sink=self._name, reason=reason)
         with self._changed:
-            lane.running, lane.failures, lane.due = None, 0, self._clock()
-            if parcel in lane.parcels:
-                self._drop([parcel], lane)
-                self._finished.append(Finished(parcel, outcome))
+            if errand.parcel in self._errands:
+                self._drop([errand.parcel])
+                self._finished.append(Finished(errand.parcel, outcome))
             self._trouble = None
             if isinstance(outcome, Done):
                 self._latency = seconds
@@ -268,19 +267,19 @@ class Delivery:
                 self._last_error = outcome.detail
             self._changed.notify_all()
 
-    def _retry(self, lane: _Lane, parcel: Parcel, busy: Busy) -> None:
+    def _retry(self, errand: _Errand, busy: Busy) -> None:
         self._book.add("forwarder_delivery_errors_total", sink=self._name, reason=busy.reason)
         with self._changed:
-            delay = self._policy.delay(lane.failures, self._jitter())
+            delay = self._policy.delay(errand.failures, self._jitter())
             if busy.retry_after is not None:
                 # The backend's word counts, and jitter on top keeps all of us from coming back at once.
                 delay += busy.retry_after
-            lane.running = None
-            lane.failures += 1
-            lane.due = self._clock() + delay
+            errand.running = False
+            errand.failures += 1
+            errand.due = self._clock() + delay
             self._trouble = busy
             self._last_error = busy.detail
-            again = parcel in lane.parcels
+            again = errand.parcel in self._errands
             self._changed.notify_all()
         if again:
             self._book.add("forwarder_retries_total", sink=self._name, reason=busy.reason)
@@ -294,12 +293,12 @@ class Delivery:
                 reason=busy.reason,
                 detail=busy.detail,
                 retry_in_seconds=round(delay, 1),
-                token=str(parcel.token),
+                token=str(errand.parcel.token),
             )
 
-    def _drop(self, parcels: Collection[Parcel], lane: _Lane) -> None:
+    def _drop(self, parcels: Iterable[Parcel]) -> None:
         for parcel in parcels:
-            lane.parcels.remove(parcel)
+            del self._errands[parcel]
             self._count(parcel, -1)
 
     def _count(self, parcel: Parcel, sign: int) -> None:

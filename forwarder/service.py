@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forwarder.assembly import Assembly, Batch, Held, decode_batch, read_value
+from forwarder.assembly import Assembly, Batch, Decoded, Held, decode_batch, read_value
 from forwarder.consumer import BrokenConsumerError, Listener, Partition
-from forwarder.cut import CutRule, Message
+from forwarder.cut import Message
 from forwarder.delivery import Delivery, Finished, Parcel
 from forwarder.ledger import Drop, Ledger
+from forwarder.shaping import Shaper
 from forwarder.sinks.base import Done
 from shared.codec import CorruptMessageError, read_headers
 from shared.errors import SluicewayError, UnknownSchemaError
@@ -161,11 +162,10 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a sink's service goes by: its name, its topic, its cut, and how long Kafka keeps what it does not deliver."""
+    """What a sink's service goes by: its name, its topic, and how long Kafka keeps what it does not deliver."""
 
     sink: str
     topic: str
-    rule: CutRule
     retention_seconds: float
 
 
@@ -201,6 +201,7 @@ class SinkService:
         self._throttle = throttle
         self._log = get_logger("service").bind(sink=plan.sink)
         self._assemblies: dict[int, Assembly] = {}
+        self._shapers: dict[int, Shaper] = {}
         self._backlog: deque[Batch] = deque()
         self._parcels: dict[Parcel, Batch] = {}
         self._stopping = threading.Event()
@@ -350,6 +351,10 @@ class SinkService:
             self._stop_at(consumer, assembly, offset, append_ms, str(error))
             return
         value = message.value() or b""
+        if assembly.remembers(offset):
+            old = Held(Message(offset, append_ms, info.records or 0, len(value)), value)
+            self._shapers[message.partition()].remember(decode_batch([old]))
+            return
         records = _count(value) if info.records is None else info.records
         self.ledger.receive(assembly.partition.number, records)
         held = Held(Message(offset, append_ms, records, len(value)), value)
@@ -368,15 +373,18 @@ class SinkService:
         """Hand over what is cut, as long as there is room."""
         while self._backlog and self._delivery.has_room:
             batch = self._backlog.popleft()
-            table = self._decode(batch)
-            if table.num_rows:
-                parcel = Parcel(batch.token, table, table.nbytes)
+            assembly, shaper = self._assemblies[batch.token.partition], self._shapers[batch.token.partition]
+            decoded = self._decode(batch)
+            shaped = shaper.shape(batch.shape, decoded)
+            if shaped.table.num_rows:
+                assembly.hand(batch)
+                parcel = Parcel(batch.token, shaped.table, shaped.table.nbytes)
                 self._parcels[parcel] = batch
                 self._delivery.submit(parcel)
             else:
                 self._acknowledge(batch)
 
-    def _decode(self, batch: Batch) -> pa.Table:
+    def _decode(self, batch: Batch) -> Decoded:
         decoded = decode_batch(batch.messages)
         batch.messages = []
         number = batch.token.partition
@@ -403,7 +411,7 @@ class SinkService:
         elif missing < 0:
             self.ledger.receive(number, -missing)
         batch.records = decoded.table.num_rows
-        return decoded.table
+        return decoded
 
     def _settle(self) -> None:
         """Take the sink's acknowledgements."""
@@ -433,7 +441,8 @@ class SinkService:
 
     def assigned(self, partition: Partition, expired: int) -> None:
         """Begin a partition."""
-        self._assemblies[partition.number] = Assembly(partition, self.plan.rule)
+        self._assemblies[partition.number] = Assembly(partition)
+        self._shapers[partition.number] = Shaper(partition.course.ahead)
         if expired:
             self.ledger.expire(expired)
 
@@ -457,13 +466,17 @@ class SinkService:
         if returned:
             self.ledger.give_back(returned)
         for number in partitions:
+            self._shapers.pop(number, None)
             for name in ("forwarder_lag_messages", "forwarder_lag_seconds", "forwarder_retention_left_seconds"):
                 self._book.forget(name, sink=self.plan.sink, topic=self.plan.topic, partition=number)
 
-    def expired(self, partition: Partition, low: int) -> None:
+    def expired(self, partition: Partition, low: int) -> int:
         """Go on behind messages that have expired."""
-        self.ledger.expire(low - partition.position)
-        self._backlog.extend(self._assemblies[partition.number].skip(low))
+        closed, gone = self._assemblies[partition.number].skip(low)
+        self._backlog.extend(closed)
+        if gone:
+            self.ledger.expire(gone)
+        return gone
 
     # --- once a second
 

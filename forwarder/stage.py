@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import platform
 import signal
@@ -13,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from forwarder.consumer import Listener, LogConsumer
-from forwarder.cut import CutRule
 from forwarder.delivery import Delivery, Policy
 from forwarder.heartbeat import BrokerClock, Heart
 from forwarder.ledger import Ledger
 from forwarder.service import Plan, SinkService
+from forwarder.shape import shape_of
 from forwarder.sinks import build
 from forwarder.topic import TopicWatch
 from shared.errors import SluicewayError
@@ -129,7 +130,6 @@ class Stage:
     def _line(self, name: str) -> Line:
         settings = self._settings
         config = settings.forwarder.sinks[name]
-        cut = settings.forwarder.cut(name)
         sink = build(config)
         clock = BrokerClock()
         client_id = f"{NAME}-{socket.gethostname()}"
@@ -139,13 +139,19 @@ class Stage:
 
         def connect(listener: Listener) -> LogConsumer:
             group_id = f"{settings.forwarder.group_id}.{name}"
-            return LogConsumer(settings.kafka, topic=topic, group_id=group_id, client_id=client_id, listener=listener)
+            return LogConsumer(
+                settings.kafka,
+                topic=topic,
+                group_id=group_id,
+                client_id=client_id,
+                shape=functools.partial(shape_of, settings.forwarder, name),
+                listener=listener,
+            )
 
         service = SinkService(
             Plan(
                 sink=name,
                 topic=topic,
-                rule=CutRule(cut.interval_ms, cut.max_records, cut.max_bytes),
                 retention_seconds=settings.kafka.retention_hours * 3600,
             ),
             sink=sink,

@@ -7,11 +7,14 @@ double a small message.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import SluicewayError, UnknownSchemaError
@@ -146,14 +149,31 @@ def merge(tables: Sequence[pa.Table], columns: Mapping[str, Column] = COLUMN) ->
     The columns are the union of those that the tables have, in the order of ``columns``; what is not among these is
     left out. Each column comes in one chunk, with one dictionary.
     """
-    groups: dict[pa.Schema, list[pa.Table]] = {}
-    for table in tables:
-        groups.setdefault(table.schema, []).append(table)
-    parts = [_ordered(pa.concat_tables(group), columns) for group in groups.values()]
+    parts = [_ordered(pa.concat_tables([tables[number] for number in group]), columns) for group in _by_schema(tables)]
     if not parts:
         return pa.schema([]).empty_table()
     whole = parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="default")
     return _ordered(whole, columns).unify_dictionaries().combine_chunks()
+
+
+def merged_rows(tables: Sequence[pa.Table]) -> npt.NDArray[np.int64] | None:
+    """Return where :func:`merge` puts each row of the tables, one table after the other; None: just there."""
+    groups = _by_schema(tables)
+    if len(groups) <= 1:
+        return None
+    starts, at = {}, 0
+    for number in itertools.chain.from_iterable(groups):
+        starts[number] = at
+        at += tables[number].num_rows
+    return np.concatenate([starts[number] + np.arange(table.num_rows) for number, table in enumerate(tables)])
+
+
+def _by_schema(tables: Sequence[pa.Table]) -> list[list[int]]:
+    """The numbers of the tables of each schema, in order of appearance."""
+    groups: dict[pa.Schema, list[int]] = {}
+    for number, table in enumerate(tables):
+        groups.setdefault(table.schema, []).append(number)
+    return list(groups.values())
 
 
 def _ordered(table: pa.Table, columns: Mapping[str, Column]) -> pa.Table:

@@ -12,7 +12,9 @@ import pyarrow as pa
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from forwarder.consumer import Listener, Partition, place
+from forwarder.course import Course, read_note
 from forwarder.cut import Token
+from forwarder.shape import Shape
 from forwarder.sinks.base import Done, Health, Outcome
 from shared.errors import StartError
 
@@ -151,13 +153,14 @@ class FakeMessage:
 
 @dataclass(slots=True)
 class FakeTopic:
-    """A topic and the offsets that a group has committed: what outlives every consumer.
+    """A topic, and the offsets and notes that a group has committed: what outlives every consumer.
 
     `lows` are the first offsets that the log still has.
     """
 
     messages: dict[int, list[FakeMessage]] = field(default_factory=lambda: defaultdict(list))
     committed: dict[int, int] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
     lows: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def append(
@@ -179,14 +182,17 @@ class FakeLog:
     What `give`, `revoke` and `lose` ask for happens in the next `poll`, as with the real one.
     """
 
-    def __init__(self, topic: FakeTopic, listener: Listener, partitions: Sequence[int] = ()) -> None:
+    def __init__(self, topic: FakeTopic, listener: Listener, shape: Shape, partitions: Sequence[int] = ()) -> None:
         self.topic = topic
+        self.shape = shape
         self.listener = listener
         self.ours: dict[int, Partition] = {}
         self.joined = False
         self.complaint: str | None = None
         self.paused = False
         self.closed = False
+        self.mute = False
+        """Whether it says nothing more to the group, as if it had been killed."""
         self.polls = 0
         self.failure: Exception | None = None
         self._orders: list[Callable[[], None]] = []
@@ -241,9 +247,21 @@ class FakeLog:
 
     def commit(self) -> None:
         """Commit at once."""
-        for partition in self.ours.values():
+        for partition in () if self.mute else self.ours.values():
             if partition.acknowledged > partition.committed:
-                partition.committed = self.topic.committed[partition.number] = partition.acknowledged
+                self._note(partition, None)
+
+    def _note(self, partition: Partition, settled: int | None) -> None:
+        partition.committed = self.topic.committed[partition.number] = partition.acknowledged
+        self.topic.notes[partition.number] = partition.course.note(settled)
+
+    def _commit_last(self, numbers: Sequence[int]) -> None:
+        if self.mute:
+            return
+        for number in numbers:
+            one = self.ours[number]
+            if one.settled or one.acknowledged > one.committed:
+                self._note(one, one.acknowledged if one.settled else None)
 
     def stop(self, partition: Partition, offset: int, reason: str) -> None:
         """Read no more of it."""
@@ -266,7 +284,7 @@ class FakeLog:
 
     def close(self) -> None:
         """Commit, and leave."""
-        self.commit()
+        self._commit_last(list(self.ours))
         self.ours.clear()
         self.closed = True
 
@@ -280,15 +298,25 @@ class FakeLog:
             low, high = self.topic.lows[number], self.topic.end(number)
             committed = self.topic.committed.get(number, -1)
             where = place(committed, low, high, number)
-            known = committed if committed == where.offset else -1
-            partition = Partition(number, TOPIC_ID, where.offset, where.offset, known, high)
+            course = Course.plan(read_note(self.topic.notes.get(number)), where.offset, high, self.shape)
+            partition = Partition(number, TOPIC_ID, where.offset, where.offset, where.offset, high, course)
+            self._note(partition, None)
+            partition.position = max(low, self._memorable(partition))
             self.ours[number] = partition
             self.listener.assigned(partition, where.expired)
         self.joined = True
 
+    def _memorable(self, partition: Partition) -> int:
+        """The first offset that has to be known again."""
+        messages, begin = self.topic.messages[partition.number], partition.acknowledged
+        if not partition.course.remembers or not messages:
+            return begin
+        since = partition.course.oldest_ms(messages[min(begin, len(messages) - 1)].append_ms)
+        return next((at for at, one in enumerate(messages[:begin]) if one.append_ms >= since), begin)
+
     def _revoke(self, numbers: Sequence[int]) -> None:
         self.listener.revoking(numbers)
-        self.commit()
+        self._commit_last(numbers)
         self._forget(numbers)
 
     def _forget(self, numbers: Sequence[int]) -> None:

@@ -37,12 +37,16 @@ OLDEST_JAVA = 17
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
-# A single broker can keep one replica; a test must not wait three seconds for a group's first assignment, nor a killed
-# broker nine for its own earlier session.
+# A single broker can keep one replica; a test must not wait three seconds for a group's first assignment, nor 45 until
+# a killed member is missed, nor a killed broker nine for its own earlier session.
 BROKER_SETTINGS: Mapping[str, str] = {
     "auto.create.topics.enable": "false",
     "broker.heartbeat.interval.ms": "1000",
     "broker.session.timeout.ms": "4000",
+    "group.consumer.heartbeat.interval.ms": "2000",
+    "group.consumer.min.heartbeat.interval.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "6000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "8388608",

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from forwarder.config import AggregateConfig, CutConfig, DedupConfig
+from forwarder.shape import Shape
 from shared import codec
 from shared.record import SCHEMA
 
@@ -28,6 +30,13 @@ def flows(ids: Sequence[int], received_ns: int = RECEIVED_NS, **columns: Sequenc
     names = [name for name in SCHEMA.names if name in content]
     arrays = [pa.array(content[name], SCHEMA.field(name).type) for name in names]
     return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def shape(
+    cut: CutConfig, remembered: int = 10_000, dedup: DedupConfig | None = None, aggregate: AggregateConfig | None = None
+) -> Shape:
+    """A shape with this cut, and for the rest what settings are by default."""
+    return Shape(cut=cut, dedup=dedup or DedupConfig(), remembered=remembered, aggregate=aggregate)
 
 
 def message(ids: Sequence[int], received_ns: int = RECEIVED_NS) -> tuple[bytes, codec.Headers]:

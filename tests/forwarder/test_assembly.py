@@ -6,19 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.assembly import Assembly, Batch, Held, decode_batch
+from forwarder.config import CutConfig
 from forwarder.consumer import Partition
-from forwarder.cut import CutRule, Message
+from forwarder.course import Course, Epoch
+from forwarder.cut import Message
 from shared import codec
 from shared.record import SCHEMA
 from tests.fakes import TOPIC_ID
-from tests.forwarder.records import flows
+from tests.forwarder.records import flows, shape
 
-RULE = CutRule(interval_ms=1000, max_records=10, max_bytes=10_000)
+SHAPE = shape(CutConfig(interval_ms=1000, max_records=10, max_bytes=10_000))
 
 
 def assembly(start: int = 0) -> Assembly:
     """A partition that is read from an offset on."""
-    return Assembly(Partition(2, TOPIC_ID, start, start, start, start), RULE)
+    return Assembly(Partition(2, TOPIC_ID, start, start, start, start, Course([Epoch(start, SHAPE)])))
 
 
 def held(offset: int, append_ms: int, records: int, value: bytes = b"") -> Held:
@@ -76,17 +78,38 @@ def test_expired_messages_end_the_open_batch_where_it_was_read_to() -> None:
     for offset in range(3):
         ours.push(held(offset, 0, 1))
         ours.partition.position = offset + 1
-    (before,) = ours.skip(100)
+    (before,), gone = ours.skip(100)
+    assert gone == 97
     assert (before.token.start, before.token.end, before.records) == (0, 3, 3)
     (after,) = [batch for offset in (100, 101) for batch in ours.push(held(offset, offset * 1000, 1))]
     assert (after.token.start, after.token.end) == (100, 101)
-    assert ours.skip(200)[0].token.start == 101
+    (last,), _ = ours.skip(200)
+    assert last.token.start == 101
+
+
+def test_expired_messages_that_were_delivered_before_are_no_loss() -> None:
+    """While it reads again what was delivered, the log's start may pass it: only what lies behind the cut is gone."""
+    ours = assembly(50)
+    ours.partition.position = 20
+    assert ours.skip(40) == ([], 0)
+    assert ours.cutter.start == 50
+    assert ours.skip(53) == ([], 3)
+    assert [ours.remembers(offset) for offset in (52, 53)] == [True, False]
+
+
+def test_another_shape_begins_where_a_batch_of_the_former_one_ends() -> None:
+    """The batch that ends at or behind the planned offset is the last of the former shape."""
+    other = shape(CutConfig(interval_ms=1000, max_records=2, max_bytes=10_000))
+    ours = Assembly(Partition(2, TOPIC_ID, 0, 0, 0, 0, Course([Epoch(0, SHAPE), Epoch(4, other)])))
+    closed = [batch for offset in range(12) for batch in ours.push(held(offset, offset * 300, 1))]
+    told = [(batch.token.start, batch.token.end, batch.shape) for batch in closed]
+    assert told == [(0, 4, SHAPE), (4, 6, other), (6, 7, other), (7, 9, other), (9, 10, other), (10, 12, other)]
 
 
 def test_nothing_open_leaves_nothing_when_messages_expire() -> None:
     """Without an open batch, going on elsewhere makes none."""
     ours = assembly()
-    assert ours.skip(50) == []
+    assert ours.skip(50) == ([], 50)
     assert ours.cutter.start == 50
 
 

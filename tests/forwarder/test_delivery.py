@@ -64,18 +64,36 @@ def finish(delivery: Delivery, count: int) -> list[Finished]:
     return finished
 
 
-def test_what_is_submitted_is_delivered_and_told_in_order_of_its_partition(make: Make, sink: MemorySink) -> None:
-    """Batches of a partition are delivered one after the other, in the order of the log."""
+def test_what_is_submitted_is_delivered_and_told_once(make: Make, sink: MemorySink) -> None:
+    """Every batch of every partition is handed over one time, and is told."""
     delivery = make()
     for start in range(0, 20, 2):
         for partition in range(3):
             delivery.submit(parcel(partition, start))
     finished = finish(delivery, 30)
-    for partition in range(3):
-        told = [one.parcel.token.start for one in finished if one.parcel.token.partition == partition]
-        assert told == list(range(0, 20, 2))
-    assert len(sink.tables) == 30
-    assert set(sink.most_running.values()) == {1}
+    assert len({one.parcel.token for one in finished}) == len(sink.tables) == len(sink.tries) == 30
+
+
+def test_batches_of_one_partition_are_in_flight_together(make: Make, sink: MemorySink) -> None:
+    """As many batches as the policy allows are with the sink at a time, though all are of one partition."""
+    sink.gate.clear()
+    delivery = make(Policy(concurrency=3))
+    for start in range(0, 10, 2):
+        delivery.submit(parcel(0, start))
+    eventually(lambda: len(sink.running) == 3, "three in hand")
+    assert {token.start for token in sink.running} == {0, 2, 4}
+    sink.gate.set()
+    finish(delivery, 5)
+    assert sink.most_running == {0: 3}
+
+
+def test_a_batch_that_fails_does_not_hold_up_those_behind_it(make: Make, sink: MemorySink) -> None:
+    """While the first batch of a partition is tried again and again, the ones after it are delivered."""
+    sink.answers[0] = [Busy(Trouble.AWAY, "is away", retry_after=0.3)]
+    delivery = make(Policy(concurrency=1, base_seconds=0.0))
+    for start in (0, 2, 4):
+        delivery.submit(parcel(0, start))
+    assert [one.parcel.token.start for one in finish(delivery, 3)] == [2, 4, 0]
 
 
 def test_partitions_do_not_wait_for_each_other(make: Make, sink: MemorySink) -> None:
@@ -136,7 +154,7 @@ def test_delays_double_up_to_the_cap_with_full_jitter(failures: int, jitter: flo
 
 
 def test_the_first_try_after_a_success_begins_with_the_base_again(make: Make, sink: MemorySink) -> None:
-    """Failures are counted from the last success of the partition."""
+    """Failures of one batch do not slow down the tries of the next."""
     away = Busy(Trouble.AWAY, "is away")
     sink.answers[0] = [*[away] * 12, Done(), away]
     delivery = make(Policy(concurrency=1, base_seconds=0.0001, cap_seconds=3600.0))

@@ -99,6 +99,29 @@ def test_killed_in_mid_batch_it_loses_and_doubles_nothing(feed: Feed, start: Sta
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_settings_that_change_at_a_kill_lose_and_double_nothing(
+    feed: Feed, start: Start, lake: Path, protocol: str
+) -> None:
+    """**once**: what was delivered and not committed comes out as it was cut, though the settings cut otherwise now."""
+    classic = protocol == "classic"
+    properties = {"session.timeout.ms": 6000} if classic else {"group.protocol": "consumer"}
+    chance = random.Random(11)
+    for interval_ms, max_records in ((1000, 200), (150, 200), (1000, 35), (400, 1000)):
+        batch = {"interval_ms": interval_ms, "max_records": max_records}
+        sinks = {"lake": {"type": "parquet", "path": str(lake), "batch": batch}}
+        feed.send(200)
+        files = len(list(lake.rglob("*.parquet")))
+        enough = files + chance.randint(1, 9)
+        forwarder = start({"FORWARDER__SINKS": sinks, "KAFKA__PROPERTIES": properties})
+        eventually(lambda: len(list(lake.rglob("*.parquet"))) >= enough, "some files written", 90.0)  # noqa: B023
+        forwarder.kill()
+    feed.send(5)
+    forwarder = start({"KAFKA__PROPERTIES": properties})
+    has(lake, feed.sent)
+    assert forwarder.stop() == 0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_forwarders_that_join_and_leave_lose_and_double_nothing(
     feed: Feed, start: Start, lake: Path, protocol: str
 ) -> None:

@@ -1,0 +1,79 @@
+"""What decides where batches end and what is in them, beside the log itself.
+
+A batch that was delivered under a token, and is delivered again under the same one, has to be the same batch. So all
+that shapes batches is kept with the group's offset in Kafka (see :mod:`forwarder.course`), and what is not in here must
+not shape them: no clock, no name that options data told, nothing that differs from one forwarder to the next.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, Self
+
+import xxhash
+from pydantic import Field, ValidationError
+
+from forwarder.config import AggregateConfig, CutConfig, DedupConfig
+from forwarder.cut import CutRule
+from shared.config import Count, Section
+
+if TYPE_CHECKING:
+    from forwarder.config import ForwarderConfig
+
+VERSION: Final = 1
+"""Of the rules by which batches are cut, deduplicated and aggregated; another number for any other outcome."""
+
+LONGEST_TEXT: Final = 1500
+"""Characters of a shape, so that two of them fit beside an offset in Kafka."""
+
+
+class Shape(Section):
+    """The settings of one sink that decide about its batches; equal ones make equal batches of one log."""
+
+    version: Count = VERSION
+    cut: CutConfig
+    dedup: DedupConfig
+    aggregate: AggregateConfig | None = None
+    remembered: Count = Field(description="records that each partition remembers for dedup")
+
+    @property
+    def rule(self) -> CutRule:
+        """Where batches end."""
+        return CutRule(self.cut.interval_ms, self.cut.max_records, self.cut.max_bytes)
+
+    def text(self) -> str:
+        """Return the shape as ASCII; :meth:`parse` reads it."""
+        return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """Read what :meth:`text` wrote, or the JSON value of it; None when this program does not know such a shape."""
+        try:
+            shape = cls.model_validate_json(text) if isinstance(text, str) else cls.model_validate(text, strict=False)
+        except ValidationError:
+            return None
+        return shape if shape.version == VERSION else None
+
+    def oldest_ms(self, append_ms: int) -> int | None:
+        """From which append time on the log has to be known, to go on with a message of this append time."""
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that are equal for equal shapes."""
+        return str(xxhash.xxh3_64_hexdigest(self.text().encode()))
+
+
+def shape_of(config: ForwarderConfig, sink: str, partitions: int) -> Shape:
+    """Return the shape of a sink's batches, for a topic of so many partitions.
+
+    What dedup may remember is for the topic as a whole: each partition has an equal share, wherever it is assigned.
+    """
+    own = config.sinks[sink]
+    dedup = own.dedup or config.dedup
+    return Shape(
+        cut=config.cut(sink),
+        dedup=dedup,
+        aggregate=own.aggregate or config.aggregate,
+        remembered=max(1, dedup.exact.max_records // max(1, partitions)),
+    )
