@@ -9,12 +9,14 @@ KAFKA  := $(BIN)/python deploy/local/kafka.py
 
 # Arguments for pytest: make test PYTEST_ARGS="-k cut"
 PYTEST_ARGS ?=
+# Arguments for the rounds of faults: make chaos CHAOS_ARGS="--rounds 20 --seed 7 --protocol consumer"
+CHAOS_ARGS ?=
 # Arguments for the benchmark: make bench BENCH_ARGS="--case v9 --no-peer"
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run kafka kafka-stop format lint type test docs bench bench-quick profile lock clean
+.PHONY: help setup run kafka kafka-stop format lint type test chaos docs bench bench-quick profile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ test: $(STAMP) lint type ## Lint, types, then unit, property and integration tes
 
 docs: $(STAMP) ## Make the reference pages again from the schema and the settings
 	@$(BIN)/python -m shared.reference --write
+
+chaos: $(STAMP) ## Kill and stop things under load, 200 rounds, and see that nothing is lost or doubled (CHAOS_ARGS)
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 bench: $(STAMP) ## Measure the speed (a quarter of an hour); results go to bench/results
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

@@ -15,12 +15,17 @@ PROGRAM: Final = Program(
     examples="""\
   python -m forwarder serve --config sluiceway.yaml
   python -m forwarder serve --sink lake
+  python -m forwarder replay --sink lake --from -2h --dry-run
   python -m forwarder tail --format json | head
+  python -m forwarder ledger http://ingest-0:8081 http://forwarder-0:8082
   python -m forwarder check-config --config sluiceway.yaml
 """,
     commands=(
         "forwarder.commands.serve",
+        "forwarder.commands.replay",
         "forwarder.commands.tail",
+        "forwarder.commands.deadletters",
+        "forwarder.commands.ledger",
         "forwarder.commands.check_config",
     ),
 )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +13,16 @@ import pyarrow as pa
 from forwarder.consumer import Partition
 from forwarder.cut import Cutter, Message, Range, Token
 from forwarder.shape import Shape
-from shared.codec import CorruptMessageError, decode, merge, merged_rows
-from shared.record import COLUMN, Column
+from shared.codec import CorruptMessageError, Headers, decode, merge, merged_rows, read_headers
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One message that was read: its facts, and its value as Kafka has it."""
+    """One message that was read: its facts, and its value and headers as Kafka has them."""
 
     facts: Message
     value: bytes
+    headers: Headers = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +37,10 @@ class Batch:
     messages: list[Held]
     records: int
     oldest_ms: int | None
+    repeated: int = 0
+    """Records that were there before, and are not delivered."""
+    others: int = 0
+    """Records whose flow counts by another observation, and that are not delivered."""
     handed: bool = False
     """Whether it was given to the sink, which may have it from then on."""
     acknowledged: bool = False
@@ -159,6 +162,26 @@ NOTHING: Final = b""
 """The value of a heartbeat."""
 
 
+def hold(message: Any) -> Held:  # noqa: ANN401 - a message of the Kafka client, or a fake one
+    """Take a message as the cut needs it.
+
+    Raises:
+        UnknownSchemaError: this program does not know what it holds.
+    """
+    told = message.headers() or []
+    info, value = read_headers(told), message.value() or NOTHING
+    records = _count(value) if info.records is None else info.records
+    return Held(Message(message.offset(), message.timestamp()[1], records, len(value)), value, told)
+
+
+def _count(value: bytes) -> int:
+    """How many records a message has whose headers do not say it; 0 when it cannot be decoded."""
+    try:
+        return int(decode(value).num_rows)
+    except CorruptMessageError:
+        return 0
+
+
 def decode_batch(messages: list[Held]) -> Decoded:
     """Make one table of the messages of a batch; what cannot be decoded is left out and told."""
     tables, runs, corrupt = [], [], []
@@ -166,24 +189,8 @@ def decode_batch(messages: list[Held]) -> Decoded:
         if held.value == NOTHING and held.facts.records == 0:
             continue
         try:
-            tables.append(read_value(held.value))
+            tables.append(decode(held.value))
             runs.append((held.facts.append_ms, tables[-1].num_rows))
         except CorruptMessageError as error:
             corrupt.append((held, str(error)))
     return Decoded(merge(tables), tuple(runs), merged_rows(tables), tuple(corrupt))
-
-
-def read_value(value: bytes, columns: Mapping[str, Column] = COLUMN) -> pa.Table:
-    """Return the rows of one message, sound to the last byte: one bad message must not harm a whole batch.
-
-    ``columns`` are those of the topic, by name. Raises CorruptMessageError, and nothing else, whatever the bytes are.
-    """
-    try:
-        table = decode(value, columns)
-        names = table.column_names
-        table.validate(full=True)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorruptMessageError(f"not a sound Arrow stream: {error}") from error
-    if len(set(names)) < len(names):
-        raise CorruptMessageError("a column comes twice")
-    return table

@@ -45,15 +45,21 @@ class Token:
     """The name of a batch, the same whenever it is delivered.
 
     It carries the topic's id and not its name: offsets of a topic that was deleted and made again begin at 0 again.
+    ``rows`` names a part of the batch, from a row to the one behind the last, where it had to be divided. ``only`` names
+    a selection of its records, where a replay delivers no more than that.
     """
 
     topic_id: str
     partition: int
     start: int
     end: int
+    rows: tuple[int, int] | None = None
+    only: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.topic_id}:{self.partition}:{self.start}-{self.end}"
+        only = "" if self.only is None else f":only-{self.only}"
+        part = "" if self.rows is None else f":{self.rows[0]}-{self.rows[1]}"
+        return f"{self.topic_id}:{self.partition}:{self.start}-{self.end}{only}{part}"
 
 
 class Cutter:

@@ -11,9 +11,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from forwarder import letters
+from forwarder.sifting import Sifting
 from forwarder.sinks.base import Busy, Done, Outcome, Refused, TooLarge, Trouble
 from shared.log import Throttle, get_logger
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from forwarder.cut import Token
+    from forwarder.letters import Letter, Letterbox
     from forwarder.sinks.base import Sink
     from shared.metrics import Book
 
@@ -48,19 +51,35 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parcel:
-    """One batch on its way: its name, its records as columns, and the bytes that they take in memory."""
+    """One batch on its way: its name, its records as columns, and what they were added up to, if that is asked for."""
 
     token: Token
     table: pa.Table
-    size: int
+    sums: pa.Table | None = None
+    letters: tuple[Letter, ...] = ()
+    """Dead letters of the batch that are put away with it."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that the sink gets."""
+        return int(self.table.num_rows + (0 if self.sums is None else self.sums.num_rows))
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take in memory."""
+        return int(self.table.nbytes + (0 if self.sums is None else self.sums.nbytes))
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A parcel that needs no more tries, and whether the sink has it (`Done`) or never will."""
+    """A parcel that needs no more tries, and whether the sink has it (`Done`) or never will.
+
+    ``refused`` are the records that the sink refused, by reason, while it has the others: they are dead letters.
+    """
 
     parcel: Parcel
     outcome: Done | Refused | TooLarge
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +100,9 @@ class _Errand:
 
     parcel: Parcel
     due: float
+    sifting: Sifting
+    letters: list[Letter] | None = None
+    """What is to be put away, once it is known."""
     running: bool = False
     failures: int = 0
 
@@ -88,8 +110,9 @@ class _Errand:
 class Delivery:
     """Delivers parcels to one sink with threads of its own, and tries again for as long as the sink is busy.
 
+    A batch that the sink refuses is sifted: its bad records go to the ``letterbox``, and the rest is delivered.
     Every method may be called from one other thread, and none but :meth:`wait` and :meth:`close` blocks.
-    ``clock`` gives seconds that never go back, ``jitter`` a number from 0 to 1.
+    ``topic`` is where the batches come from. ``clock`` gives seconds that never go back, ``jitter`` a number from 0 to 1.
     """
 
     def __init__(
@@ -98,14 +121,20 @@ class Delivery:
         policy: Policy,
         *,
         name: str,
+        topic: str,
+        letterbox: Letterbox,
         book: Book,
         throttle: Throttle,
         clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._sink = sink
         self._policy = policy
         self._name = name
+        self._topic = topic
+        self._letterbox = letterbox
+        self._now_ms = now_ms
         self._book = book
         self._throttle = throttle
         self._clock = clock
@@ -165,7 +194,7 @@ class Delivery:
     def submit(self, parcel: Parcel) -> None:
         """Take a parcel, behind those that are here."""
         with self._changed:
-            self._errands[parcel] = _Errand(parcel, self._clock())
+            self._errands[parcel] = _Errand(parcel, self._clock(), Sifting(parcel.table, parcel.token, parcel.sums))
             self._count(parcel, 1)
             self._changed.notify_all()
         self._gauge()
@@ -214,7 +243,7 @@ class Delivery:
     def _work(self) -> None:
         while (errand := self._take()) is not None:
             began = self._clock()
-            outcome = self._try(errand.parcel)
+            outcome = self._try(errand)
             self._settle(errand, outcome, self._clock() - began)
             self._gauge()
 
@@ -232,9 +261,17 @@ class Delivery:
                 self._changed.wait(None if errand is None else errand.due - now)
         return None
 
-    def _try(self, parcel: Parcel) -> Outcome:
+    def _try(self, errand: _Errand) -> Outcome:
+        parcel = errand.parcel
         try:
-            return self._sink.deliver(parcel.table, parcel.token)
+            outcome = errand.sifting.deliver(self._sink.deliver)
+            if not isinstance(outcome, Done):
+                return outcome
+            if errand.letters is None:
+                refused = letters.refused(self._topic, self._name, parcel.token, errand.sifting, self._now_ms())
+                errand.letters = [*parcel.letters, *refused]
+            trouble = self._letterbox.put(errand.letters) if errand.letters else None
+            return outcome if trouble is None else Busy(Trouble.DEAD_LETTERS, trouble)
         except Exception as error:  # noqa: BLE001 - a defect of a sink must not lose the batch, nor end the thread
             self._throttle.log(
                 self._log,
@@ -259,7 +296,14 @@ class Delivery:
         with self._changed:
             if errand.parcel in self._errands:
                 self._drop([errand.parcel])
-                self._finished.append(Finished(errand.parcel, outcome))
+                refused = Counter[str]()
+                for letter in errand.letters or ():
+                    self._book.add(
+                        "forwarder_dead_letters_total", letter.records, sink=self._name, reason=letter.reason
+                    )
+                    if letter.reason != letters.CORRUPT:
+                        refused[letter.reason] += letter.records
+                self._finished.append(Finished(errand.parcel, outcome, refused))
             self._trouble = None
             if isinstance(outcome, Done):
                 self._latency = seconds
@@ -302,7 +346,7 @@ class Delivery:
             self._count(parcel, -1)
 
     def _count(self, parcel: Parcel, sign: int) -> None:
-        self._queued_records += sign * parcel.table.num_rows
+        self._queued_records += sign * parcel.rows
         self._queued_bytes += sign * parcel.size
 
     def _gauge(self) -> None:

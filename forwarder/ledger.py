@@ -16,6 +16,14 @@ class Drop(StrEnum):
 
     CORRUPT = "corrupt"
     """A message that cannot be decoded; counted in records, and as one where it does not say how many."""
+    REFUSED = "refused"
+    """A record that the sink refused for good; it is a dead letter."""
+    TOO_LARGE = "too_large"
+    """A record that is by itself too large for the sink; it is a dead letter."""
+    DUPLICATE = "duplicate"
+    """A record that is in the log before, by its id."""
+    OTHER_EXPORTER = "other_exporter"
+    """An observation of a flow that counts by another one, where these are not to be delivered."""
     EXPIRED = "expired"
     """What Kafka let go before it was read; counted in messages, since nobody knows how many records they held."""
 

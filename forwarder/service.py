@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forwarder.assembly import Assembly, Batch, Decoded, Held, decode_batch, read_value
+from forwarder import letters
+from forwarder.assembly import Assembly, Batch, Decoded, decode_batch, hold
 from forwarder.consumer import BrokenConsumerError, Listener, Partition
-from forwarder.cut import Message
 from forwarder.delivery import Delivery, Finished, Parcel
 from forwarder.ledger import Drop, Ledger
-from forwarder.shaping import Shaper
+from forwarder.shaping import Shaped, Shaper
 from forwarder.sinks.base import Done
-from shared.codec import CorruptMessageError, read_headers
 from shared.errors import SluicewayError, UnknownSchemaError
 from shared.log import Throttle, get_logger
 
@@ -346,18 +345,15 @@ class SinkService:
         offset, append_ms = message.offset(), message.timestamp()[1]
         self._clock.see(append_ms)
         try:
-            info = read_headers(message.headers())
+            held = hold(message)
         except UnknownSchemaError as error:
             self._stop_at(consumer, assembly, offset, append_ms, str(error))
             return
-        value = message.value() or b""
         if assembly.remembers(offset):
-            old = Held(Message(offset, append_ms, info.records or 0, len(value)), value)
-            self._shapers[message.partition()].remember(decode_batch([old]))
+            self._shapers[message.partition()].remember(decode_batch([held]))
+            self._book.add("forwarder_dedup_read_again_total", sink=self.plan.sink)
             return
-        records = _count(value) if info.records is None else info.records
-        self.ledger.receive(assembly.partition.number, records)
-        held = Held(Message(offset, append_ms, records, len(value)), value)
+        self.ledger.receive(assembly.partition.number, held.facts.records)
         self._backlog.extend(assembly.push(held))
 
     def _stop_at(self, consumer: Log, assembly: Assembly, offset: int, append_ms: int, reason: str) -> None:
@@ -376,13 +372,47 @@ class SinkService:
             assembly, shaper = self._assemblies[batch.token.partition], self._shapers[batch.token.partition]
             decoded = self._decode(batch)
             shaped = shaper.shape(batch.shape, decoded)
-            if shaped.table.num_rows:
+            self._count_shaped(shaped)
+            batch.repeated, batch.others = shaped.exact, shaped.dropped
+            corrupt = tuple(
+                letters.corrupt(self.plan.topic, self.plan.sink, batch.token, decoded.corrupt, self._clock.now_ms())
+            )
+            if shaped.table.num_rows or (shaped.sums is not None and shaped.sums.num_rows) or corrupt:
                 assembly.hand(batch)
-                parcel = Parcel(batch.token, shaped.table, shaped.table.nbytes)
+                parcel = Parcel(batch.token, shaped.table, shaped.sums, corrupt)
                 self._parcels[parcel] = batch
                 self._delivery.submit(parcel)
             else:
                 self._acknowledge(batch)
+
+    def _count_shaped(self, shaped: Shaped) -> None:
+        """Count what was found of a batch; what was dropped of it is counted when it is acknowledged."""
+        counts = {
+            "forwarder_dedup_forgotten_total": shaped.forgotten,
+            "forwarder_dedup_unidentified_total": shaped.unidentified,
+            "forwarder_dedup_undecided_total": shaped.undecided,
+        }
+        if shaped.aggregated is not None:
+            counts |= {
+                "forwarder_aggregated_records_total": shaped.aggregated.records,
+                "forwarder_aggregated_rows_total": shaped.aggregated.table.num_rows,
+                "forwarder_aggregated_without_rate_total": shaped.aggregated.without_rate,
+                "forwarder_aggregated_saturated_total": shaped.aggregated.saturated,
+            }
+        for name, count in counts.items():
+            if count:
+                self._book.add(name, count, sink=self.plan.sink)
+        if shaped.marked:
+            self._book.add("forwarder_duplicates_total", shaped.marked, sink=self.plan.sink, kind="flow")
+        if shaped.forgotten:
+            self._throttle.log(
+                self._log,
+                "warning",
+                (self.plan.sink, "forgotten"),
+                "more records came than dedup may remember: what repeats the oldest of them is delivered twice;"
+                " raise dedup.exact.max_records, or lower its window_seconds",
+                records=shaped.forgotten,
+            )
 
     def _decode(self, batch: Batch) -> Decoded:
         decoded = decode_batch(batch.messages)
@@ -393,7 +423,7 @@ class SinkService:
                 self._log,
                 "error",
                 (self.plan.sink, Drop.CORRUPT),
-                "a message cannot be decoded, and its records are dropped",
+                "a message cannot be decoded, and is put into the dead letters",
                 sink=self.plan.sink,
                 partition=number,
                 offset=held.facts.offset,
@@ -426,13 +456,36 @@ class SinkService:
                 f"the sink {self.plan.sink} refuses the batch {batch.token} for good: {finished.outcome.detail}."
                 " Nothing was dropped: mend the sink or its settings, and restart"
             )
-        self.ledger.deliver(batch.records)
+        for reason, records in finished.refused.items():
+            self.ledger.drop(Drop(reason), records)
+            batch.records -= records
+            self._throttle.log(
+                self._log,
+                "error",
+                (self.plan.sink, reason),
+                "the sink refuses records for good; they are in the dead letters: `python -m forwarder deadletters list`",
+                sink=self.plan.sink,
+                reason=reason,
+                records=records,
+                token=str(batch.token),
+            )
         delays = _delays(finished.parcel.table)
         if delays is not None:
             self._book.observe_many("end_to_end_seconds", delays, sink=self.plan.sink)
         self._acknowledge(batch)
 
     def _acknowledge(self, batch: Batch) -> None:
+        """Close the books of a batch, of which the sink has all that it shall have."""
+        left_out = batch.repeated + batch.others
+        if batch.handed or batch.records > left_out:
+            self.ledger.deliver(batch.records - left_out)
+        for reason, kind, count in (
+            (Drop.DUPLICATE, "exact", batch.repeated),
+            (Drop.OTHER_EXPORTER, "flow", batch.others),
+        ):
+            if count:
+                self.ledger.drop(reason, count)
+                self._book.add("forwarder_duplicates_total", count, sink=self.plan.sink, kind=kind)
         assembly = self._assemblies.get(batch.token.partition)
         if assembly is not None and batch in assembly.waiting:
             assembly.acknowledge(batch)
@@ -442,7 +495,7 @@ class SinkService:
     def assigned(self, partition: Partition, expired: int) -> None:
         """Begin a partition."""
         self._assemblies[partition.number] = Assembly(partition)
-        self._shapers[partition.number] = Shaper(partition.course.ahead)
+        self._shapers[partition.number] = Shaper(partition.course.ahead, partition.topic_id)
         if expired:
             self.ledger.expire(expired)
 
@@ -497,6 +550,9 @@ class SinkService:
             self._book.set("forwarder_lag_messages", state.lag_messages, **labels)
             self._book.set("forwarder_lag_seconds", state.lag_seconds, **labels)
             self._book.set("forwarder_retention_left_seconds", left, **labels)
+        shapers = list(self._shapers.values())
+        self._book.set("forwarder_dedup_entries", sum(map(len, shapers)), sink=self.plan.sink)
+        self._book.set("forwarder_dedup_bytes", sum(one.nbytes for one in shapers), sink=self.plan.sink)
         self._throttle.flush()
         self._say(*self._summary(consumer), tuple(states))
 
@@ -533,14 +589,6 @@ class SinkService:
 
 class SinkRefusedError(SluicewayError):
     """A sink will never take a batch, and there is nowhere else to put it."""
-
-
-def _count(value: bytes) -> int:
-    """How many records a message has whose headers do not say it; 0 when it cannot be decoded."""
-    try:
-        return int(read_value(value).num_rows)
-    except CorruptMessageError:
-        return 0
 
 
 def _delays(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]] | None:

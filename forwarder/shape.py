@@ -7,14 +7,17 @@ not shape them: no clock, no name that options data told, nothing that differs f
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Final, Self
 
-import xxhash
 from pydantic import Field, ValidationError
 
 from forwarder.config import AggregateConfig, CutConfig, DedupConfig
 from forwarder.cut import CutRule
+from forwarder.dedup.exact import ExactRule
+from forwarder.dedup.lease import LeaseRule
+from forwarder.dedup.observation import Crossing, Metering, ObservationRule
 from shared.config import Count, Section
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class Shape(Section):
     cut: CutConfig
     dedup: DedupConfig
     aggregate: AggregateConfig | None = None
-    remembered: Count = Field(description="records that each partition remembers for dedup")
+    remembered: Count = Field(description="records that each partition remembers")
+    remembered_flows: Count = Field(default=2, description="flows that each partition remembers")
 
     @property
     def rule(self) -> CutRule:
@@ -54,14 +58,36 @@ class Shape(Section):
             return None
         return shape if shape.version == VERSION else None
 
+    @property
+    def exact(self) -> ExactRule | None:
+        """How records are remembered by their ids; None when they are not."""
+        exact = self.dedup.exact
+        return None if exact is None else ExactRule(exact.window_seconds * 1000, self.remembered)
+
+    @property
+    def lease(self) -> LeaseRule | None:
+        """How flows are remembered; None when they are not."""
+        flow = self.dedup.flow
+        return LeaseRule(flow.lease_seconds * 1000, self.remembered_flows) if flow.policy == "lease" else None
+
+    @property
+    def observation(self) -> ObservationRule | None:
+        """Which observations of a flow count, where each record tells that by itself."""
+        flow = self.dedup.flow
+        if flow.policy != "observation_point":
+            return None
+        overrides = {network: Metering(metering) for network, metering in flow.metering_overrides.items()}
+        return ObservationRule(Crossing(flow.crossing), Metering(flow.metering), overrides)
+
     def oldest_ms(self, append_ms: int) -> int | None:
         """From which append time on the log has to be known, to go on with a message of this append time."""
-        return None
+        rules = [rule for rule in (self.exact, self.lease) if rule is not None]
+        return min((rule.oldest_needed(append_ms) for rule in rules), default=None)
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that are equal for equal shapes."""
-        return str(xxhash.xxh3_64_hexdigest(self.text().encode()))
+        return hashlib.blake2b(self.text().encode(), digest_size=8).hexdigest()
 
 
 def shape_of(config: ForwarderConfig, sink: str, partitions: int) -> Shape:
@@ -69,11 +95,12 @@ def shape_of(config: ForwarderConfig, sink: str, partitions: int) -> Shape:
 
     What dedup may remember is for the topic as a whole: each partition has an equal share, wherever it is assigned.
     """
-    own = config.sinks[sink]
-    dedup = own.dedup or config.dedup
+    dedup = config.sinks[sink].dedup or config.dedup
+    ids = 0 if dedup.exact is None else dedup.exact.max_records
     return Shape(
         cut=config.cut(sink),
         dedup=dedup,
-        aggregate=own.aggregate or config.aggregate,
-        remembered=max(1, dedup.exact.max_records // max(1, partitions)),
+        aggregate=config.aggregation(sink),
+        remembered=max(1, ids // max(1, partitions)),
+        remembered_flows=max(2, dedup.flow.max_flows // max(1, partitions)),
     )

@@ -17,6 +17,7 @@ from forwarder.consumer import Listener, LogConsumer
 from forwarder.delivery import Delivery, Policy
 from forwarder.heartbeat import BrokerClock, Heart
 from forwarder.ledger import Ledger
+from forwarder.letters import KafkaLetterbox
 from forwarder.service import Plan, SinkService
 from forwarder.shape import shape_of
 from forwarder.sinks import build
@@ -134,7 +135,15 @@ class Stage:
         clock = BrokerClock()
         client_id = f"{NAME}-{socket.gethostname()}"
         topic = self._watch.topic
-        delivery = Delivery(sink, Policy(), name=name, book=self._book, throttle=self._throttle)
+        delivery = Delivery(
+            sink,
+            Policy(),
+            name=name,
+            topic=topic,
+            letterbox=KafkaLetterbox(settings.kafka, f"{client_id}-deadletters"),
+            book=self._book,
+            throttle=self._throttle,
+        )
         heart = Heart(settings.kafka, topic=topic, client_id=client_id, clock=clock, throttle=self._throttle)
 
         def connect(listener: Listener) -> LogConsumer:

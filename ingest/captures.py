@@ -172,10 +172,10 @@ class Captures:
 def export_time_ns(payload: bytes) -> int | None:
     """Return the time that a datagram's header tells, in nanoseconds since 1970; None where it tells none.
 
-    RFC 3954 §5.1, RFC 7011 §3.1; NetFlow v5 has seconds and nanoseconds. sFlow has an uptime only.
+    RFC 3954 §5.1, RFC 7011 §3.1; NetFlow v1, v5 and v7 have seconds and nanoseconds. sFlow has an uptime only.
     """
     version = payload[:2]
-    if version == b"\0\x05" and len(payload) >= 16:
+    if version in {b"\0\x01", b"\0\x05", b"\0\x07"} and len(payload) >= 16:
         seconds, nanoseconds = struct.unpack_from(">II", payload, 8)
         return int(seconds) * 10**9 + int(nanoseconds)
     if version == b"\0\x09" and len(payload) >= 12:

@@ -57,8 +57,47 @@ class MessageConfig(Section):
     max_age_ms: Count = Field(default=1000, description="the longest that a record waits for its message to fill")
 
 
+class ParkingConfig(Section):
+    """What waits in the memory of a worker for its template."""
+
+    max_bytes: Count = Field(default=67108864, description="the most that waits in a worker, in bytes")
+    exporter_max_bytes: Count = Field(default=8388608, description="the most of that for one exporter")
+    max_age_seconds: Count = Field(
+        default=1800, description="the longest that a set waits in memory before it waits in Kafka"
+    )
+
+
+class UndecodedConfig(Section):
+    """What waits in Kafka for its template, in `flows.undecoded`."""
+
+    scan_seconds: Count = Field(default=60, description="how often it is looked at")
+    scan_max_bytes: Count = Field(
+        default=134217728,
+        description="the most that an instance reads of it each time; "
+        "in the long run its workers put in no more than half of that",
+    )
+    max_age_seconds: Count = Field(
+        default=3600, description="the longest that a set waits in all before it becomes a dead letter"
+    )
+
+
 class TemplatesConfig(Section):
-    """Bounds and life time of templates; the built-in ones hold, there are no keys yet."""
+    """What is kept of templates, and what waits for one."""
+
+    parking: ParkingConfig = Field(default_factory=ParkingConfig, description="what waits in memory for its template")
+    undecoded: UndecodedConfig = Field(
+        default_factory=UndecodedConfig, description="what waits in Kafka for its template"
+    )
+    wait_seconds: Duration = Field(
+        default=30,
+        description="how long a starting ingest is not ready while it has not read what the others know, "
+        "in `flows.exporters`",
+    )
+    steady_seconds: Duration = Field(
+        default=60,
+        description="how long an exporter has to be heard by this instance until a redefinition of one of its "
+        "templates is passed on to the others",
+    )
 
 
 class RateLimitConfig(Section):
@@ -97,12 +136,16 @@ class SamplingConfig(Section):
 
 
 class SpoolConfig(Section):
-    """Where encoded messages wait on disk while Kafka is away."""
+    """Where encoded messages wait on disk while Kafka does not take them."""
 
-    directory: Annotated[Path | None, PLANNED] = Field(
-        default=None, description="directory of the spool; no spool when not set"
+    directory: Path | None = Field(
+        default=None,
+        description="directory of the spool, of this instance alone, on a disk that outlives it; "
+        "no spool when not set, and what the queue in memory has no room for is dropped",
     )
-    max_bytes: Annotated[Count, PLANNED] = Field(default=10737418240, description="the most that the spool takes")
+    max_bytes: Count = Field(
+        default=10737418240, description="the most that the spool takes, all workers and topics together"
+    )
 
 
 class IngestConfig(Section):
@@ -130,7 +173,7 @@ class IngestConfig(Section):
         default=10,
         description="how long a stopping ingest goes on receiving, so that routers and load balancers move on",
     )
-    templates: TemplatesConfig = Field(default_factory=TemplatesConfig, description="bounds and life time of templates")
+    templates: TemplatesConfig = Field(default_factory=TemplatesConfig, description="templates, and what waits for one")
     admission: AdmissionConfig = Field(default_factory=AdmissionConfig, description="who may export, and how much")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="sampling rates by exporter network")
     mapping_file: Annotated[Path | None, INPUT_FILE] = Field(

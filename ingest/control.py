@@ -7,19 +7,29 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from multiprocessing.connection import Connection
 from typing import Final
 
-from ingest.decoders.enrich import Fact
+from ingest.decoders.enrich import Fact, Kind
 from ingest.decoders.headers import Heard
 from ingest.decoders.layout import Template
 from ingest.decoders.mapping import FieldMapping
+from ingest.decoders.templates import Word
+from ingest.known_exporters import KnownExporters
+from ingest.samples import SampleBlocks
+from ingest.statistics import Reading
 from shared.metrics import Snapshot
 
 MOST_QUEUED: Final = 4096
-"""Messages that wait to be sent. Beyond that, what the next one makes up for is left out: observations, which only loss
-counts miss, and reports, which are repeated."""
+"""Messages that wait to be sent. Beyond that, what the next one makes up for is left out: what was heard of
+exporters and their samples, which only loss counts miss, and reports, theirs and the worker's own, which are repeated."""
+
+TEMPLATES_AT_ONCE: Final = 2000
+FACTS_AT_ONCE: Final = 4000
+"""What is told in one message: some ten milliseconds' worth of learning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +53,88 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """How the samples are numbered that the worker has taken since it last told."""
+
+    samples: SampleBlocks
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What exporters report of themselves, as the worker read it."""
+
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What datagrams said of templates, as the worker heard it: what changed, and what repeats a contested one."""
+
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Keys of templates, one behind the other, that came to the worker again or that data came for."""
+
+    keys: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """These templates are contested no more: that they come again need not be told."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These templates are to be forgotten: nobody tells or uses them."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Templates:
-    """Templates by key, in their order: learned by a worker, or passed on to the others."""
+    """Templates by key, in their order, that another worker or another instance has heard."""
 
     templates: tuple[tuple[bytes, Template], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What options data told: learned by a worker, or passed on to the others."""
+    """What options data told: learned by a worker, or passed on to the others.
+
+    A hundred thousand of them may go to a worker at a time, so they cross the pipe by the column.
+    """
 
     facts: tuple[Fact, ...]
+
+    def __reduce__(self) -> tuple[Callable[[list[Alike]], Facts], tuple[list[Alike]]]:
+        return _facts, (
+            [
+                (of, [fact.about for fact in alike], [fact.value for fact in alike])
+                for of, alike in ((of, list(alike)) for of, alike in groupby(self.facts, _whose))
+            ],
+        )
+
+
+Whose = tuple[Kind, bytes, int, int]
+Alike = tuple[Whose, list[int | str], list[int | str]]
+"""Facts of one kind, one exporter, version and domain: about what, and what."""
+
+
+def _whose(fact: Fact) -> Whose:
+    return fact.kind, fact.source, fact.version, fact.domain
+
+
+def _facts(told: list[Alike]) -> Facts:
+    return Facts(tuple(Fact(*of, *one) for of, about, values in told for one in zip(about, values, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All that other instances knew at the start was told before this; sent back by a worker that has learned it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +142,13 @@ class Mapped:
     """Which further elements fill which columns, from now on."""
 
     mapping: FieldMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of exporters and their interfaces, from now on."""
+
+    exporters: KnownExporters
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +170,33 @@ class Stop:
     """Read the sockets dry, send everything, report, and end."""
 
 
-Message = Ready | Report | Observed | Templates | Facts | Mapped | Partitions | LogLevel | Stop
+Message = (
+    Ready
+    | Report
+    | Observed
+    | Sampled
+    | Reported
+    | Words
+    | Used
+    | Settled
+    | Forget
+    | Templates
+    | Facts
+    | Told
+    | Mapped
+    | Known
+    | Partitions
+    | LogLevel
+    | Stop
+)
+
+
+def told_in_parts(templates: Sequence[tuple[bytes, Template]], facts: Sequence[Fact]) -> Iterator[Templates | Facts]:
+    """Messages that tell all of this to a worker, none of which keeps it from its sockets for long."""
+    for at in range(0, len(templates), TEMPLATES_AT_ONCE):
+        yield Templates(tuple(templates[at : at + TEMPLATES_AT_ONCE]))
+    for at in range(0, len(facts), FACTS_AT_ONCE):
+        yield Facts(tuple(facts[at : at + FACTS_AT_ONCE]))
 
 
 class Channel:
@@ -130,16 +244,18 @@ class Channel:
             self._outgoing.append(message)
             self._pending.notify()
 
-    def take(self) -> list[Message]:
-        """Everything received since the last call."""
+    def take(self, most: int | None = None) -> list[Message]:
+        """Everything received since the last call, or the first so many of it; the rest is for the next."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         if self.gone.is_set():
             # The end of the other end stays to be seen, whoever looked at it just before it came.
             os.eventfd_write(self._wake, 1)
-        taken = []
-        while self._incoming:
+        taken: list[Message] = []
+        while self._incoming and len(taken) != most:
             taken.append(self._incoming.popleft())
+        if self._incoming:
+            os.eventfd_write(self._wake, 1)
         return taken
 
     def close(self, timeout_seconds: float = 5.0) -> None:
@@ -189,4 +305,4 @@ class Channel:
 
 
 def _may_go(message: Message) -> bool:
-    return isinstance(message, Observed) or (isinstance(message, Report) and not message.last)
+    return isinstance(message, Observed | Sampled | Reported) or (isinstance(message, Report) and not message.last)

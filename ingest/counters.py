@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest.outbox import MessageBounds, compact
-from ingest.producer import BY_KEY, RecordProducer, Refusal
+from ingest.producer import RecordProducer
+from ingest.refusal import Refusal
+from ingest.window import BY_KEY
 from shared.codec import merge
 from shared.counters import COLUMN
 from shared.text import format_addresses
@@ -165,6 +167,10 @@ class CounterStream:
     def poll(self) -> None:
         """Count what was acknowledged or refused meanwhile."""
         self._producer.poll()
+
+    def shelter(self) -> None:
+        """Have all that comes, and all that only the client has, in the spool, if there is one."""
+        self._producer.shelter()
 
     def close(self, wait_seconds: float, alive: Callable[[], None]) -> None:
         """Wait for the acknowledgement of what was sent; what has none in time, or was never sent, is refused."""

@@ -1,22 +1,41 @@
-"""Facts from options data: what devices say of their interfaces, VRFs, applications, groups, samplers and clocks."""
+"""Facts from options data, and names of security groups from flow records: what devices say of themselves."""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from ingest.decoders.enrich import OF_A_DOMAIN, Enrichment, Fact, Kind, domain_keys, exporter_keys, text_keys
-from ingest.decoders.lookup import mix
+from ingest.decoders.enrich import OF_A_DOMAIN, Enrichment, Fact, Kind, domain_keys, exporter_keys, text_keys, values_of
+from ingest.decoders.groups import GroupNames
+from ingest.decoders.lookup import MISSING, Keys, Lookup, mix
 from ingest.decoders.options import OptionsData
 
 FACTS: Final = 1 << 20
 """Facts of each kind that are kept; those beyond are refused and counted."""
 FACTS_OF_AN_EXPORTER: Final = 1 << 16
 """Facts of all kinds that one exporter may have: enough for its interfaces and applications, not for everybody's."""
+
+GROUPS_OF_AN_EXPORTER: Final = 1 << 13
+"""Names of security groups that its flow records may tell besides: they take no room from what its options data do."""
+GROUPS_AT_ONCE: Final = 1 << 12
+"""Names, and groups with one that is new, of which flow records tell in a batch; what is over is counted as refused."""
+HELD_NS: Final = 600_000_000_000
+"""A name that flow records gave a group is replaced by another of theirs after ten minutes: records that call one group
+by two names do not have every worker change its mind with each batch."""
+UNDATED: Final = 0
+"""Stands for when a name came that another worker learned: its ten minutes begin when a record here says otherwise."""
+FREE_BYTES: Final = 256
+"""A name that is longer than this counts as so many more facts."""
+
+ROWS: Final = 1 << 18
+"""Records of options data that are remembered. When there are more, all are forgotten and read again."""
 
 SGT_TAGS: Final = ("0:34000", "0:34001", "9:1232", "9:1233", "9:34000", "9:34001")
 SGT_NAMES: Final = ("0:34002", "0:34003", "9:1234", "9:1235", "9:34002", "9:34003")
@@ -31,14 +50,35 @@ Row = Mapping[str, object]
 Told = tuple[Kind, int | str, int | str]
 
 
+class Share(Enum):
+    """What one exporter may have of the room that there is for all."""
+
+    FACTS = auto()
+    """Facts of options data."""
+    NAMES = auto()
+    """Names that took another's place."""
+    GROUPS = auto()
+    """Names of security groups that its flow records tell."""
+
+
 class OptionTables:
     """Facts of all exporters, bounded, and joined to records by :attr:`enrichment`. One thread uses it."""
 
     def __init__(self, limit: int = FACTS, exporter_limit: int = FACTS_OF_AN_EXPORTER) -> None:
         self.enrichment = Enrichment(limit, secrets.randbits(63))
         self._known: dict[tuple[Kind, bytes, int, int, int | str], int | str] = {}
-        self._exporter_limit = exporter_limit
-        self._of_exporter: Counter[bytes] = Counter()
+        self._shares = {
+            Share.FACTS: exporter_limit,
+            Share.NAMES: exporter_limit,
+            Share.GROUPS: min(exporter_limit, GROUPS_OF_AN_EXPORTER),
+        }
+        self._taken: Counter[tuple[bytes, Share]] = Counter()
+        self._seen = Lookup(ROWS)
+        """Records of options that were read before: devices repeat them all the time."""
+        self._changes: Counter[bytes] = Counter()
+        """How often an exporter changed its mind: what it had told before then counts again when it comes again."""
+        self._named_ns = Lookup(limit)
+        """When a group got the name that flow records gave it, in nanoseconds since 1970."""
         self.refused = 0
         """Facts for which there was no room, ever."""
 
@@ -52,45 +92,136 @@ class OptionTables:
 
     def read(self, options: Iterable[OptionsData]) -> list[Fact]:
         """Learn from options data; returns what is new or has changed."""
-        return self.learn(fact for data in options for fact in facts(data))
+        changed = []
+        for data in options:
+            keys = self._row_keys(data)
+            fresh = None if keys is None else np.flatnonzero(self._seen.get(keys) == MISSING)
+            if fresh is not None and len(fresh) == 0:
+                continue
+            refused = self.refused
+            changed.extend(self.learn(facts(data, fresh)))
+            if keys is not None and fresh is not None and self.refused == refused:
+                self._remember(keys[fresh].tolist())
+        return changed
+
+    def _row_keys(self, data: OptionsData) -> Keys | None:
+        """By what is known whether a record of options was read before, and nothing of its exporter changed since."""
+        if data.hashes is None:
+            return None
+        source, domain = (data.batch.column(name) for name in ("sampler_address", "observation_domain_id"))
+        octets = np.frombuffer(source.buffers()[1], np.uint8).reshape(-1, 16)
+        exporters = exporter_keys(octets, self.enrichment.seed)
+        changes = [self._changes[octets[row].tobytes()] for row in range(len(octets))] if self._changes else 0
+        keys = mix(domain_keys(exporters, data.layout.version, values_of(domain)), np.asarray(changes, np.int64))
+        return mix(mix(keys, hash(data.layout)), data.hashes)
+
+    def _remember(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            if not self._seen.put(key, 1):
+                self._seen = Lookup(ROWS)
+                self._seen.put(key, 1)
 
     def learn(self, told: Iterable[Fact]) -> list[Fact]:
         """Take facts in; returns those that are new or have changed."""
         changed = []
-        for fact in told:
+        told = list(told)
+        for fact, exporter, hashed in zip(told, *self._hashes(told), strict=True):
             of_a_domain = fact.kind in OF_A_DOMAIN
             where = (fact.version, fact.domain) if of_a_domain else (0, 0)
             key = (fact.kind, fact.source, *where, fact.about)
             known = self._known.get(key)
             if known == fact.value:
                 continue
-            crowded = known is None and self._of_exporter[fact.source] >= self._exporter_limit
-            if crowded or not self.enrichment.put(fact.kind, self._hash(fact), fact.value):
+            share, cost = self._cost(fact, known)
+            crowded = cost and self._taken[fact.source, share] + cost > self._shares[share]
+            if crowded or not self.enrichment.put(fact.kind, hashed, fact.value, exporter, fact.about):
                 self.refused += 1
                 continue
-            self._of_exporter[fact.source] += known is None
+            if fact.kind is Kind.RECORD_SGT_NAME:
+                self._named_ns.put(hashed, UNDATED)
+            if cost:
+                self._taken[fact.source, share] += cost
+            if known is not None:
+                self._changes[fact.source] += 1
             self._known[key] = fact.value
             changed.append(fact)
+        return changed
+
+    def _cost(self, fact: Fact, known: int | str | None) -> tuple[Share, int]:
+        """From which of its exporter's shares a fact takes room, and how much."""
+        share = Share.NAMES if known is not None else Share.GROUPS if fact.kind is Kind.RECORD_SGT_NAME else Share.FACTS
+        if isinstance(fact.value, str) and self.enrichment.number_of(fact.value) == MISSING:
+            # A name is kept for good, also when the fact gets another.
+            return share, 1 + len(fact.value.encode()) // FREE_BYTES
+        return share, int(known is None)
+
+    def learn_groups(self, told: GroupNames, sources: npt.NDArray[np.uint8], received_ns: int) -> list[Fact]:
+        """Take in what flow records call security groups; returns what is new or has changed.
+
+        ``sources`` are the exporters' addresses, [u, 16]. What options data call a group stands over it.
+        """
+        enrichment = self.enrichment
+        names = told.names[:GROUPS_AT_ONCE].to_pylist()
+        numbers = np.array([enrichment.number_of(name) for name in names], np.int64)
+        few = told.numbers < len(names)
+        self.refused += int(np.count_nonzero(~few))
+        keys, which = mix(told.exporters, told.tags)[few], np.flatnonzero(few)
+        wanted, known = numbers.take(told.numbers[few]), enrichment.numbers(Kind.RECORD_SGT_NAME, keys)
+        begins = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else which
+        if len(begins) == 0:
+            return []
+        as_known = np.logical_or.reduceat((wanted == known) & (known != MISSING), begins)
+        by_table = enrichment.numbers(Kind.SGT_NAME, keys[begins]) != MISSING
+        # Of several new names of a group the first counts.
+        begins = begins[~(as_known | by_table)]
+        since = self._named_ns.get(keys[begins])
+        for key in keys[begins[since == UNDATED]].tolist():
+            self._named_ns.put(key, received_ns)
+        held = (since == UNDATED) | ((since != MISSING) & (received_ns - since < HELD_NS))
+        new = which[begins[~held]]
+        self.refused += max(0, len(new) - GROUPS_AT_ONCE)
+        new = new[:GROUPS_AT_ONCE]
+        tags, texts = told.tags[new].tolist(), told.numbers[new].tolist()
+        rows = [row.tobytes() for row in sources[new]]
+        changed = self.learn(
+            Fact(Kind.RECORD_SGT_NAME, source, 0, 0, tag, names[text])
+            for source, tag, text in zip(rows, tags, texts, strict=True)
+        )
+        for key in self._hashes(changed)[1]:
+            self._named_ns.put(key, received_ns)
         return changed
 
     def name_groups(self, names: Mapping[int, str]) -> None:
         """Take the configured names of security groups, for those that neither records nor exporters tell."""
         self.enrichment.name_groups(names)
 
-    def _hash(self, fact: Fact) -> int:
-        seed = self.enrichment.seed
-        keys = exporter_keys(np.frombuffer(fact.source, np.uint8).reshape(1, 16), seed)
-        if fact.kind in OF_A_DOMAIN:
-            keys = domain_keys(keys, fact.version, np.array([fact.domain], np.uint32))
-        if isinstance(fact.about, str):
-            return int(mix(keys, text_keys([fact.about]))[0])
-        return int(mix(keys, np.array([fact.about], np.uint64).view(np.int64))[0])
+    def _hashes(self, told: Sequence[Fact]) -> tuple[list[int], list[int]]:
+        """The key of each fact's exporter, and that by which the fact is asked for.
+
+        All at a time: an instance that starts learns hundreds of thousands.
+        """
+        if not told:
+            return [], []
+        octets = np.frombuffer(b"".join([fact.source for fact in told]), np.uint8).reshape(-1, 16)
+        exporters = exporter_keys(octets, self.enrichment.seed)
+        keys = exporters.copy()
+        which = [place for place, fact in enumerate(told) if fact.kind in OF_A_DOMAIN]
+        if which:
+            versions = np.array([told[place].version for place in which], np.int64)
+            domains = np.array([told[place].domain for place in which], np.uint32)
+            keys[which] = mix(mix(keys[which], versions), domains)
+        about = np.array([fact.about if isinstance(fact.about, int) else 0 for fact in told], np.uint64).view(np.int64)
+        texts = {place: fact.about for place, fact in enumerate(told) if isinstance(fact.about, str)}
+        if texts:
+            about[list(texts)] = text_keys(list(texts.values()))
+        return exporters.tolist(), mix(keys, about).tolist()
 
 
-def facts(data: OptionsData) -> Iterator[Fact]:
-    """What the records of one options layout tell. Options are few: this goes row by row."""
+def facts(data: OptionsData, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Fact]:
+    """What the records of one options layout tell, or some of them. Options are few: this goes row by row."""
     version = data.layout.version
-    for row in data.batch.drop_columns(["time_received"]).to_pylist():
+    batch = data.batch.drop_columns(["time_received"])
+    for row in (batch if rows is None or len(rows) == len(batch) else batch.take(pa.array(rows))).to_pylist():
         # Whether an element stands in the scope or behind it differs from vendor to vendor.
         values: Row = {name.removeprefix("scope "): value for name, value in row.items() if value is not None}
         scope = {name.removeprefix("scope ") for name, value in row.items() if name.startswith("scope ")}

@@ -30,6 +30,9 @@ _EXTENSION_HEADERS: Final = frozenset({0, 43, 60, 135, 139, 140})
 _MAX_EXTENSION_HEADERS: Final = 16
 _FLOW_EXPORT: Final = frozenset({b"\0\x05", b"\0\x09", b"\0\x0a"})
 _SFLOW: Final = b"\0\0\0\x05"
+_OLD_NETFLOW: Final = {b"\0\x01": (16, 48), b"\0\x07": (24, 52)}
+"""NetFlow v1 and v7: the bytes of their header and of a record."""
+_OLD_MOST_RECORDS: Final = 30
 
 _ipv4_header: Final = struct.Struct(">BBHHHBBH4s4s").unpack_from
 _ipv6_header: Final = struct.Struct(">IHBB16s16s").unpack_from
@@ -44,7 +47,7 @@ class CaptureFault(StrEnum):
     NOT_UDP = "not_udp"
     """A frame without IP, or with another protocol than UDP: nothing for us, and told all the same."""
     NOT_FLOW_EXPORT = "not_flow_export"
-    """A UDP payload that does not begin with the version of one of the four protocols."""
+    """A UDP payload that does not begin as one of the protocols does."""
     UNKNOWN_LINK_TYPE = "unknown_link_type"
     """A frame of an interface whose link layer is not known here."""
     CUT_BY_SNAPLEN = "cut_by_snaplen"
@@ -235,8 +238,20 @@ def udp_datagram(
 
 
 def is_flow_export(payload: bytes) -> bool:
-    """Tell whether a UDP payload begins with the version of NetFlow v5, v9, IPFIX or sFlow v5."""
-    return payload[:2] in _FLOW_EXPORT or payload[:4] == _SFLOW
+    """Tell whether a UDP payload begins with the version of NetFlow v5, v9, IPFIX or sFlow v5, or is NetFlow v1 or v7.
+
+    What else goes over UDP begins with 1 or 7 all too often: of these two the size has to be that of their records.
+    """
+    return payload[:2] in _FLOW_EXPORT or payload[:4] == _SFLOW or _is_old_netflow(payload)
+
+
+def _is_old_netflow(payload: bytes) -> bool:
+    sizes = _OLD_NETFLOW.get(payload[:2])
+    if sizes is None:
+        return False
+    header, record = sizes
+    count = int.from_bytes(payload[2:4])
+    return 0 < count <= _OLD_MOST_RECORDS and len(payload) == header + count * record
 
 
 def _udp(carried: _IpPayload) -> UdpDatagram | CaptureFault:

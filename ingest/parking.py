@@ -1,9 +1,10 @@
-"""Data sets that wait for their template, bounded."""
+"""Data sets that wait for their template, bounded: the part of the promise **patient** that is kept in memory."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,12 +34,15 @@ KEY_BYTES: Final = 400
 """What a set costs beside its own bytes, and what the first one that waits for a template costs more: measured with
 tracemalloc, and rounded up."""
 
+SHARE: Final = 16
+"""Room is made for one part in so many of a bound at once, so that what leaves together makes large messages."""
+
 RECEIVED_AT: Final = ROW.fields["received_ns"][1] if ROW.fields is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
 class ParkingBounds:
-    """How much waits, and how long. What is over a bound is dropped, the newest first, and counted."""
+    """How much waits here, and how long."""
 
     total_bytes: int = 64 << 20
     exporter_bytes: int = 8 << 20
@@ -55,14 +59,28 @@ class _Waiting:
 
 
 class Parking:
-    """Data sets by the key of the template that they wait for, each key's in their order. One thread uses it."""
+    """Data sets by the key of the template that they wait for, each key's in their order. One thread uses it.
+
+    When a bound is reached, those that have waited longest leave, to wait in Kafka: of one exporter when it is over its
+    own bound, of all when there is no room for anybody. They leave within an allowance; when that is used up, the
+    newest is refused, so that a flood cannot drive out what came before it.
+    """
 
     def __init__(self, bounds: ParkingBounds | None = None) -> None:
         self._bounds = bounds or ParkingBounds()
         self._waiting: dict[bytes, _Waiting] = {}
         self._of_exporter: Counter[bytes] = Counter()
+        self._leaving: list[DataSets] = []
         self.bytes = 0
         self.sets = 0
+        self.allowance = 0
+        """How many bytes may leave now; set by whoever takes them."""
+        self.reserved = 0
+        """How many of these are not for exporters that are over their own bound."""
+        self.parked = 0
+        """Sets that were taken in, ever."""
+        self.released = 0
+        """Sets that were given back to be decoded, ever."""
 
     def add(self, sets: DataSets) -> Counter[Fault]:
         """Take sets in, with copies of their bytes; returns what there was no room for."""
@@ -73,20 +91,19 @@ class Parking:
             zip(sets.keys, sets.start.tolist(), sets.length.tolist(), strict=True)
         ):
             assert key[16:18] == version.to_bytes(2)
+            fault = self._make_room(key, length)
+            if fault is not None:
+                refused[fault] += 1
+                continue
             waiting = self._waiting.get(key)
-            size = length + SET_BYTES + (KEY_BYTES if waiting is None else 0)
-            if self.bytes + size > self._bounds.total_bytes:
-                refused[Fault.PARKING_FULL] += 1
-                continue
-            if self._of_exporter[key[:16]] + size > self._bounds.exporter_bytes:
-                refused[Fault.PARKING_QUOTA] += 1
-                continue
+            size = self._size(key, length)
             if waiting is None:
                 waiting = self._waiting[key] = _Waiting([], 0)
             row = rows[index * ROW.itemsize : (index + 1) * ROW.itemsize]
             waiting.sets.append(row + sets.buffer[start : start + length].tobytes())
             waiting.longest = max(waiting.longest, length)
             self._count(key[:16], size, 1)
+            self.parked += 1
         return refused
 
     def release(self, key: bytes, shortest: int) -> DataSets | None:
@@ -97,17 +114,40 @@ class Parking:
         whole = shortest + ROW.itemsize
         released = [item for item in waiting.sets if len(item) >= whole]
         self._keep(key, waiting, [item for item in waiting.sets if len(item) < whole])
+        self.released += len(released)
         return _joined(key, released)
 
     def expire(self, now_ns: int) -> int:
-        """Drop what has waited too long; returns how many sets. Called now and then: it looks at every set."""
+        """Let go what has waited here for too long, or drop it where the allowance ends; returns how many were dropped.
+
+        Called now and then: it looks at every set.
+        """
         oldest = now_ns - self._bounds.wait_ns
-        before = self.sets
+        dropped = 0
         for key, waiting in list(self._waiting.items()):
             young = [item for item in waiting.sets if _received(item) >= oldest]
-            if len(young) < len(waiting.sets):
-                self._keep(key, waiting, young)
-        return before - self.sets
+            if len(young) == len(waiting.sets):
+                continue
+            old = [item for item in waiting.sets if _received(item) < oldest]
+            if sum(map(_item_size, old)) <= self.allowance:
+                self._leave(key, old)
+            else:
+                dropped += len(old)
+            self._keep(key, waiting, young)
+        return dropped
+
+    def take_leaving(self) -> list[DataSets]:
+        """The sets that have left since the last call, each part of one key; they are the caller's now."""
+        leaving, self._leaving = self._leaving, []
+        return leaving
+
+    def drain(self) -> Iterator[DataSets]:
+        """Give everything back, one key after the other: at the end, when nothing can wait here any more."""
+        while self._waiting:
+            key, waiting = next(iter(self._waiting.items()))
+            sets = _joined(key, waiting.sets)
+            self._keep(key, waiting, [])
+            yield sets
 
     def clear(self) -> int:
         """Forget everything; returns how many sets waited."""
@@ -117,10 +157,55 @@ class Parking:
         self.bytes = self.sets = 0
         return waiting
 
+    def _size(self, key: bytes, length: int) -> int:
+        """What a set of this length would take."""
+        return length + SET_BYTES + (0 if key in self._waiting else KEY_BYTES)
+
+    def _make_room(self, key: bytes, length: int) -> Fault | None:
+        """Let others go where there is no room for this set; why there is still none, or None."""
+        bounds, exporter = self._bounds, key[:16]
+        over = self.bytes + self._size(key, length) - bounds.total_bytes
+        if over > 0 and not self._let_go(b"", over, bounds.total_bytes, self.allowance):
+            return Fault.PARKING_FULL
+        # Its own key may have left, so its size is asked for anew.
+        over = self._of_exporter[exporter] + self._size(key, length) - bounds.exporter_bytes
+        if over > 0 and not self._let_go(exporter, over, bounds.exporter_bytes, self.allowance - self.reserved):
+            return Fault.PARKING_QUOTA
+        return None
+
+    def _let_go(self, exporter: bytes, over: int, bound: int, allowance: int) -> bool:
+        """Let the oldest sets go, of this exporter or of all, until there is room; False when that cannot be."""
+        wanted = max(over, bound // SHARE)
+        held = self._of_exporter[exporter] if exporter else self.bytes
+        if held < over or allowance < wanted:
+            return False
+        going: list[tuple[bytes, int]] = []
+        room = 0
+        for key, waiting in self._waiting.items():
+            if room >= wanted:
+                break
+            if key.startswith(exporter):
+                count = 0
+                for item in waiting.sets:
+                    if room >= wanted:
+                        break
+                    room += _item_size(item)
+                    count += 1
+                going.append((key, count))
+        for key, count in going:
+            waiting = self._waiting[key]
+            self._leave(key, waiting.sets[:count])
+            self._keep(key, waiting, waiting.sets[count:])
+        return True
+
+    def _leave(self, key: bytes, items: list[bytes]) -> None:
+        self.allowance -= sum(map(_item_size, items))
+        self._leaving.append(_joined(key, items))
+
     def _keep(self, key: bytes, waiting: _Waiting, kept: list[bytes]) -> None:
         """Let all but these go."""
         gone = len(waiting.sets) - len(kept)
-        octets = sum(map(len, waiting.sets)) - sum(map(len, kept)) + gone * (SET_BYTES - ROW.itemsize)
+        octets = sum(map(_item_size, waiting.sets)) - sum(map(_item_size, kept))
         waiting.sets = kept
         if kept:
             waiting.longest = max(map(len, kept)) - ROW.itemsize
@@ -135,6 +220,11 @@ class Parking:
         self._of_exporter[exporter] += size
         if self._of_exporter[exporter] <= 0:
             del self._of_exporter[exporter]
+
+
+def _item_size(item: bytes) -> int:
+    """What a set is counted with; that of the key comes to it."""
+    return len(item) + SET_BYTES - ROW.itemsize
 
 
 def _received(item: bytes) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ingest.decoders import Context, Datagrams, Decoded, Unit, decode
 from ingest.decoders.fault import Fault, Oddity
 from ingest.decoders.layout import Template
 from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.sets import DataSets
-from ingest.decoders.templated import MOST_CHANGES, decode_data_sets
-from ingest.decoders.templates import Learned
+from ingest.decoders.templated import MOST_CHANGES, choose, decode_data_sets
+from ingest.decoders.templates import AMBIGUOUS, Learned
 from ingest.mapping import load_mapping
 from ingest.options import OptionTables
 from ingest.parking import Parking, ParkingBounds
@@ -70,8 +71,26 @@ class Pipeline:
         self._unpark(learned, decoded)
         return decoded
 
+    def decode_again(self, parts: Sequence[DataSets]) -> tuple[Decoded, list[npt.NDArray[np.bool_]]]:
+        """Decode sets that have waited elsewhere, with the templates that are known now.
+
+        Returns what came of them, and for each part which of its sets go on waiting, [m]; these are not parked here.
+        """
+        self.templates.free_unused()
+        decoded = Decoded()
+        waiting = []
+        for sets in parts:
+            numbers = np.array(self.templates.numbers(sets.keys), np.int64)
+            for index in np.flatnonzero(numbers == AMBIGUOUS).tolist():
+                begin = int(sets.start[index])
+                body = sets.buffer[begin : begin + int(sets.length[index])]
+                numbers[index] = choose(self.templates.candidates(sets.keys[index]), [], body, self.templates)
+            waiting.append(decode_data_sets(sets, numbers, self._context, decoded) < 0)
+        decoded.pending.clear()
+        return decoded, waiting
+
     def expire(self, now_ns: int) -> Decoded:
-        """Give up on what has waited for its template for too long; to be called every minute or so."""
+        """Give up on what has waited here for too long and may not wait elsewhere; called every minute or so."""
         decoded = Decoded()
         dropped = self.parking.expire(now_ns)
         if dropped:

@@ -8,12 +8,13 @@ import math
 import multiprocessing
 import os
 import platform
+import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ from ingest.control import (
     MOST_QUEUED,
     Channel,
     Facts,
+    Forget,
+    Known,
     LogLevel,
     Mapped,
     Message,
@@ -30,19 +33,33 @@ from ingest.control import (
     Partitions,
     Ready,
     Report,
+    Reported,
+    Sampled,
+    Settled,
     Stop,
     Templates,
+    Told,
+    Used,
+    Words,
+    told_in_parts,
 )
-from ingest.decoders.enrich import OF_A_DOMAIN
+from ingest.data_sources import DataSources
 from ingest.decoders.enrich import Kind as FactKind
-from ingest.decoders.templates import DOMAIN_BYTES
+from ingest.decoders.sflow5 import VERSION as SFLOW
+from ingest.decoders.sflow_elements import WITH_DROPS
+from ingest.decoders.templates import KEY_BYTES
 from ingest.exporters import Exporters, address_text
+from ingest.exporters_file import load_exporters
 from ingest.ledger import Ledger, balances, ledger
 from ingest.mapping import load_mapping, names_file
-from ingest.options import OptionTables
 from ingest.sockets import DropCount, ListenerSockets, open_listeners
-from ingest.templates import TemplateStore
+from ingest.spooling import InstanceSpool, lost_with
+from ingest.state.exchange import StateTopic
+from ingest.state.knowledge import Changes, Knowledge
+from ingest.state.shown import facts_shown, templates_shown
+from ingest.statistics import Statistics
 from ingest.topics import TopicWatch
+from ingest.undecoded.waiting import WaitingShare
 from ingest.worker import FLUSH_SECONDS, Taken, WorkerArguments, run_worker
 from shared import log
 from shared.errors import ConfigError
@@ -103,6 +120,8 @@ class _Worker:
     taken: Taken
     """Datagrams that it has taken from its sockets, up to this moment."""
     ready: bool = False
+    knows: bool = False
+    """It has learned what other instances knew."""
     snapshot: Snapshot = field(default_factory=dict)
     ended: bool = False
     """It said itself that it was done, so nothing of what it counted is missing."""
@@ -120,11 +139,22 @@ class Supervisor:
         self._book = Book()
         self._lock = threading.Lock()
         self._exporters = Exporters()
+        self._sources = DataSources()
+        self._statistics = Statistics()
         self._labels = ExporterLabels(EXPORTER_LABELS)
-        self._templates = TemplateStore()
-        self._options = OptionTables()
+        self._knowledge = Knowledge(
+            self._exporters.row,
+            self._config.templates.steady_seconds,
+            clock=time.monotonic,
+            clock_ms=lambda: time.time_ns() // 1_000_000,
+            seed=secrets.randbits(63),
+        )
         self._mapping = load_mapping(self._config.mapping_file)
-        self._names = _NamesFile(names_file(self._config.mapping_file))
+        self._names = _FileWatch(names_file(self._config.mapping_file))
+        self._exporters_file = _FileWatch(settings.exporters_file)
+        self._known = load_exporters(settings.exporters_file)
+        self._reading = asyncio.Lock()
+        self._tasks = set[asyncio.Task[None]]()
         self._workers: dict[int, _Worker] = {}
         self._past: Snapshot = {}
         self._pauses: dict[int, float] = {}
@@ -136,7 +166,18 @@ class Supervisor:
         self._stopping = False
         self._all_gone = asyncio.Event()
         self._spawn = multiprocessing.get_context("spawn")
-        self._topics = TopicWatch(settings.kafka, self._found_partitions, self._log)
+        self._spool = InstanceSpool(self._config.spool, self._spawn.RawArray("q", self._count))
+        self._all_told = False
+        self._state = StateTopic(
+            settings.kafka,
+            self._knowledge,
+            self._book,
+            self._log,
+            self._pass_on,
+            wait_seconds=self._config.templates.wait_seconds,
+            name=f"ingest-{socket.gethostname()}-{os.getpid()}",
+        )
+        self._topics = TopicWatch(settings.kafka, self._found_partitions, self._state.found, self._log)
 
     async def run(self) -> None:
         """Serve until a signal says stop, then stop cleanly: nothing that reached a socket is lost.
@@ -156,11 +197,13 @@ class Supervisor:
         for index in range(self._count):
             self._start_worker(index)
         self._topics.start()
+        self._state.start()
         ticks = asyncio.create_task(self._tick())
         await self._stop.wait()
         await self._drain()
         ticks.cancel()
         self._topics.stop()
+        await asyncio.to_thread(self._state.stop)
         self._poll_sockets()
         books = self.ledger()
         self._log.info("stopped", balances=balances(books), **books)
@@ -216,19 +259,28 @@ class Supervisor:
         ours, theirs = multiprocessing.Pipe()
         taken = self._spawn.RawValue("q", 0)
         sockets = [listener.sockets[index] for listener in self._listeners]
-        arguments = WorkerArguments(self._settings, sockets, theirs, f"worker-{index}", self._mapping, taken)
+        arguments = WorkerArguments(
+            self._settings,
+            sockets,
+            theirs,
+            f"worker-{index}",
+            self._mapping,
+            taken,
+            self._known,
+            self._spool.share(index),
+            WaitingShare(self._count, reads=index == 0),
+        )
         process = self._spawn.Process(target=run_worker, args=(arguments,), name=f"worker-{index}")
         process.start()
         theirs.close()
         worker = _Worker(index, process, Channel(ours), time.monotonic(), taken)
         with self._lock:
             self._workers[index] = worker
-            known = tuple(self._templates)
-            facts = tuple(self._options)
-        if known:
-            worker.channel.send(Templates(known))
-        if facts:
-            worker.channel.send(Facts(facts))
+            # Within the lock, so that nothing newer is told to it before this.
+            for told in told_in_parts(self._knowledge.templates(), self._knowledge.facts()):
+                worker.channel.send(told)
+            if self._all_told:
+                worker.channel.send(Told())
         if self._partitions:
             worker.channel.send(Partitions(self._partitions))
         worker.channel.start()
@@ -245,28 +297,58 @@ class Supervisor:
 
     def _hear(self, worker: _Worker, message: Message) -> None:
         if isinstance(message, Report):
-            worker.snapshot = message.snapshot
+            with self._lock:
+                worker.snapshot = message.snapshot
+                self._spool.take_over(worker.index)
             worker.ended = message.last
         elif isinstance(message, Observed):
             with self._lock:
                 for heard in message.heard:
-                    self._exporters.hear(heard)
-        elif isinstance(message, Templates):
+                    self._knowledge.observe(self._exporters.hear(heard), heard)
+        elif isinstance(message, Sampled):
             with self._lock:
-                for key, template in message.templates:
-                    self._templates.learn(key, template)
-                self._templates.free_unused()
-                others = [other for other in self._workers.values() if other is not worker]
-            for other in others:
-                other.channel.send(message)
+                self._sources.hear(message.samples)
+        elif isinstance(message, Reported):
+            with self._lock:
+                self._statistics.hear(message.readings)
+        elif isinstance(message, Words):
+            self._hear_words(worker, message)
+        elif isinstance(message, Used):
+            self._knowledge.use([message.keys[at : at + KEY_BYTES] for at in range(0, len(message.keys), KEY_BYTES)])
         elif isinstance(message, Facts):
-            with self._lock:
-                self._options.learn(message.facts)
-            for other in [other for other in self._workers.values() if other is not worker]:
-                other.channel.send(message)
+            self._knowledge.hear_facts(message.facts)
+            self._send_all(message, besides=worker)
+        elif isinstance(message, Told):
+            worker.knows = True
         elif isinstance(message, Ready):
             worker.ready = True
             self._log.info("a worker receives", worker=worker.process.name, pid=worker.process.pid)
+
+    def _hear_words(self, worker: _Worker, message: Words) -> None:
+        settled = self._knowledge.hear(message.words)
+        changed = tuple((word.key, word.template) for word in message.words if word.changed)
+        if changed:
+            self._send_all(Templates(changed), besides=worker)
+        if settled:
+            self._send_all(Settled(tuple(settled)))
+
+    def _pass_on(self, changes: Changes) -> None:
+        """Tell the workers what other instances told; called by the thread that follows the topic."""
+        for told in told_in_parts(changes.templates, changes.facts):
+            self._send_all(told)
+        if changes.forgotten:
+            self._send_all(Forget(tuple(changes.forgotten)))
+        if changes.read:
+            with self._lock:
+                self._all_told = True
+                for worker in self._workers.values():
+                    worker.channel.send(Told())
+
+    def _send_all(self, message: Message, *, besides: _Worker | None = None) -> None:
+        with self._lock:
+            for worker in self._workers.values():
+                if worker is not besides:
+                    worker.channel.send(message)
 
     def _gone(self, worker: _Worker) -> None:
         asyncio.get_running_loop().remove_reader(worker.channel.descriptor)
@@ -277,6 +359,7 @@ class Supervisor:
         worker.channel.close()
         with self._lock:
             self._past = merge([self._past, _final(worker)])
+            self._spool.leave(worker.index, worker.snapshot)
             if self._workers.get(worker.index) is worker:
                 del self._workers[worker.index]
         self._book.set("ingest_workers", len(self._workers))
@@ -294,7 +377,7 @@ class Supervisor:
             "a worker died and is replaced; what its sockets have queued is kept",
             worker=worker.process.name,
             exit_code=worker.process.exitcode,
-            records_lost=0 if worker.ended else int(total(worker.snapshot, "ingest_records_in_flight")),
+            records_lost=0 if worker.ended else lost_with(worker.snapshot)["records"],
             pause_seconds=pause,
         )
         asyncio.get_running_loop().call_later(pause, self._replace, worker.index)
@@ -318,6 +401,7 @@ class Supervisor:
             for worker in list(self._workers.values()):
                 worker.process.kill()
                 self._past = merge([self._past, _final(worker)])
+                self._spool.leave(worker.index, worker.snapshot)
             self._workers.clear()
             books = self.ledger()
             self._log.warning("stopping at once, on a second signal", balances=balances(books), **books)
@@ -333,6 +417,7 @@ class Supervisor:
             return
         self._settings = settings
         mapped = self._map()
+        self._start_reading_exporters()
         log.set_level(settings.log.level)
         for worker in self._workers.values():
             worker.channel.send(LogLevel(settings.log.level))
@@ -343,7 +428,7 @@ class Supervisor:
         path = self._settings.ingest.mapping_file
         try:
             # Looked at before it is read: what changes meanwhile is noticed then.
-            names = _NamesFile(names_file(path))
+            names = _FileWatch(names_file(path))
             self._mapping, self._names = load_mapping(path), names
         except ConfigError as error:
             self._log.error("the mapping was not read again, the one before still holds", reason=str(error))
@@ -351,6 +436,29 @@ class Supervisor:
         for worker in self._workers.values():
             worker.channel.send(Mapped(self._mapping))
         return True
+
+    def _start_reading_exporters(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._read_exporters())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_exporters(self) -> None:
+        """Read the exporters file again; one that is not as it has to be leaves what is known, and is told."""
+        async with self._reading:
+            path = self._settings.exporters_file
+            # Looked at before it is read: what changes meanwhile is noticed then.
+            self._exporters_file = _FileWatch(path)
+            try:
+                # In a thread: a large file takes seconds, in which probes have to be answered.
+                known = await asyncio.to_thread(load_exporters, path)
+            except ConfigError as error:
+                self._log.error("the exporters file was not read again, the one before still holds", reason=str(error))
+                return
+            if path is not None or len(self._known):
+                self._log.info("the exporters file was read again", exporters=len(known))
+            self._known = known
+            for worker in self._workers.values():
+                worker.channel.send(Known(known))
 
     async def _tick(self) -> None:
         ticks = 0
@@ -361,6 +469,8 @@ class Supervisor:
             self._end_the_deaf()
             if self._names.changed():
                 self._map()
+            if self._exporters_file.changed():
+                self._start_reading_exporters()
             if ticks % SETTLE_TICKS == 0:
                 self._settle()
 
@@ -386,6 +496,8 @@ class Supervisor:
     def _settle(self, *, everything: bool = False) -> None:
         with self._lock:
             lost = self._exporters.settle(everything=everything)
+            self._sources.settle(everything=everything)
+            self._statistics.settle(everything=everything)
             now = time.monotonic()
             self._exporters.measure(max(now - self._measured, 0.001))
             self._measured = now
@@ -413,20 +525,37 @@ class Supervisor:
         """What has to be well before datagrams may be sent here."""
         with self._lock:
             receiving = sum(worker.ready for worker in self._workers.values())
+            learning = sum(not worker.knows for worker in self._workers.values())
         return [
             Check("serving", ok=not self._stop.is_set(), detail="stopping" if self._stop.is_set() else "serving"),
             Check("workers", ok=receiving == self._count, detail=f"{receiving} of {self._count} workers receive"),
             self._topics.check(),
+            self._state.check(learning),
         ]
 
     def snapshot(self) -> Snapshot:
         """Everything that was counted, by workers that are gone too."""
         shown = Book()
         with self._lock:
-            parts = [self._past, *(worker.snapshot for worker in self._workers.values())]
-            shown.set("ingest_templates", len(self._templates))
+            parts = [self._past, self._spool.snapshot(), *(worker.snapshot for worker in self._workers.values())]
+            shown.set("ingest_templates", self._knowledge.sizes().templates)
             shown.set("ingest_exporters", len(self._exporters))
             facts = self._exporters.facts()
+            shown.set("ingest_data_sources", len(self._sources))
+            samples = self._sources.facts()
+            shown.set("ingest_reported_totals", len(self._statistics))
+            rises = list(self._statistics.rise.items())
+            shown.add("ingest_table_full_total", self._exporters.unlisted, table="exporters")
+            shown.add("ingest_table_full_total", self._sources.unlisted, table="data_sources")
+            shown.add("ingest_table_full_total", self._statistics.unlisted, table="reported_totals")
+        for of in samples:
+            labels = {"exporter": self._labels.label(of.agent), "kind": of.kind.name.lower()}
+            shown.add("ingest_samples_lost_total", of.lost, **labels)
+            if of.kind in WITH_DROPS:
+                shown.add("ingest_samples_agent_dropped_total", of.dropped, **labels)
+        for (source, statistic), rise in rises:
+            label = self._labels.label(address_text(source))
+            shown.add("ingest_exporter_reported_total", rise, exporter=label, statistic=statistic)
         for one in facts:
             label = self._labels.label(one.exporter)
             shown.add("ingest_exporter_datagrams_total", one.datagrams, exporter=label)
@@ -447,9 +576,19 @@ class Supervisor:
         """What is known of each exporter and observation domain; losses are in the unit of the protocol's sequence."""
         with self._lock:
             facts = self._exporters.facts()
-            told = list(self._options)
+            counted = self._sources.facts()
+            reported = self._statistics.facts()
+        samples: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
+        for of in counted:
+            numbers = {"data_sources": of.sources, "lost": of.lost}
+            if of.kind in WITH_DROPS:
+                numbers["dropped_by_agent"] = of.dropped
+            samples.setdefault((of.agent, SFLOW, of.sub_agent), {})[of.kind.name.lower()] = numbers
+        totals: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
+        for by in reported:
+            totals.setdefault((address_text(by.source), by.version, by.domain), {})[by.scope] = dict(by.totals)
         sampling: dict[tuple[str, int, int], dict[str, int]] = {}
-        for fact in told:
+        for fact in self._knowledge.facts():
             if fact.kind in RATES and isinstance(fact.value, int):
                 rates = sampling.setdefault((address_text(fact.source), fact.version, fact.domain), {})
                 rates[f"{RATES[fact.kind]} {fact.about}" if RATES[fact.kind] else "default"] = fact.value
@@ -468,6 +607,8 @@ class Supervisor:
                 "undecoded_sets": one.undecoded,
                 "sequence_lost": one.lost,
                 "sequence_uncertain": one.uncertain,
+                "samples": samples.get((one.exporter, one.version, one.observation_domain_id), {}),
+                "reported": totals.get((one.exporter, one.version, one.observation_domain_id), {}),
                 "restarts": one.restarts,
             }
             for one in facts[:limit]
@@ -478,49 +619,19 @@ class Supervisor:
 
         Names are those of the exporter as a whole; rates and clocks belong to an observation domain.
         """
-        with self._lock:
-            told = list(self._options)
-        shown = (fact for fact in told if exporter in {None, address_text(fact.source)})
-        return [
-            {
-                "exporter": address_text(fact.source),
-                "version": fact.version if fact.kind in OF_A_DOMAIN else None,
-                "observation_domain_id": fact.domain if fact.kind in OF_A_DOMAIN else None,
-                "kind": fact.kind.name.lower(),
-                "about": fact.about,
-                "value": fact.value,
-            }
-            for fact in islice(shown, limit)
-        ]
+        return facts_shown(self._knowledge.shown_facts(), exporter, limit)
 
     def templates(self, exporter: str | None = None, limit: int = 1000) -> list[dict[str, object]]:
-        """The templates that are known, of one exporter or of all; a field is [enterprise, element, length]."""
-        shown: list[dict[str, object]] = []
-        with self._lock:
-            known = list(self._templates)
-        for key, template in known:
-            name = address_text(key[:16])
-            if exporter not in {None, name}:
-                continue
-            if len(shown) == limit:
-                break
-            layout = template.layout
-            shown.append(
-                {
-                    "exporter": name,
-                    "version": layout.version,
-                    "observation_domain_id": int.from_bytes(key[18:DOMAIN_BYTES]),
-                    "template_id": template.template_id,
-                    "options": layout.options,
-                    "scope_fields": layout.scopes,
-                    "fields": [list(one) for one in layout.fields],
-                }
-            )
-        return shown
+        """The templates that are known, of one exporter or of all; a field is [enterprise, element, length].
+
+        `origin` is `wire`, or `topic` when another instance heard it; `holds` is false for a redefinition that is not
+        believed yet.
+        """
+        return templates_shown(self._knowledge.shown_templates(), exporter, limit)
 
 
-class _NamesFile:
-    """Notices when the file of security group names changes."""
+class _FileWatch:
+    """Notices when a file changes."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -553,8 +664,7 @@ def _final(worker: _Worker) -> Snapshot:
         # Taken from a socket after its last report: nobody knows any more which, nor what became of them.
         book.add("ingest_datagrams_received_total", unseen, listener=UNKNOWN, protocol=UNKNOWN)
         book.add("ingest_dropped_total", unseen, stage="worker", reason="worker_died", unit="datagrams")
-    for unit in ("records", "counters"):
-        lost = int(total(worker.snapshot, f"ingest_{unit}_in_flight"))
+    for unit, lost in lost_with(worker.snapshot).items():
         if lost:
             book.add("ingest_dropped_total", lost, stage="worker", reason="worker_died", unit=unit)
     return merge([kept, book.snapshot()])

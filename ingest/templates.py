@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
@@ -18,8 +18,15 @@ from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.plan import Plan
 from ingest.decoders.templates import AMBIGUOUS, DOMAIN_BYTES, UNKNOWN, Learned
 
+SOURCE_BYTES: Final = 16
+"""A template's key without all but its exporter."""
+
 FIELD_BYTES: Final = 240
 """What a field of a layout costs, with what it is compiled to: measured with tracemalloc, and rounded up."""
+
+FEW_KEYS: Final = 256
+LOOK_AT: Final = 8
+"""Of batches with more data sets than the first, every so many-th is looked at for which templates are in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +34,17 @@ class TemplateBounds:
     """How much is kept. Over a bound for one exporter a template is refused; over one for all, the oldest goes."""
 
     per_domain: int = 512
+    per_exporter: int = 4096
+    """Templates of all of an exporter's domains: a domain's number is whatever a datagram says."""
     template_bytes: int = 8192
     templates: int = 262_144
     total_bytes: int = 256 << 20
     """Bytes of memory that the distinct layouts of all templates take, compiled."""
+
+    @property
+    def unproven(self) -> int:
+        """Of all templates, so many that were told but once and not used are not the first to go."""
+        return self.templates // 16 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,8 @@ class TemplateStore:
     """Templates by exporter, version, observation domain and template id; one layout shared by all that send it.
 
     A redefinition keeps the layout before it until the new one has come a second time: datagrams of both may be
-    under way, and one datagram alone may be forged. One thread uses a store.
+    under way, and one datagram alone may be forged. When room is needed, what was told but once and never used goes
+    first, so that a flood of templates that nobody needs displaces itself. One thread uses a store.
     """
 
     def __init__(self, bounds: TemplateBounds | None = None, mapping: FieldMapping | None = None) -> None:
@@ -53,6 +68,11 @@ class TemplateStore:
         self._known: dict[bytes, Known] = {}
         self._numbers: dict[bytes, int] = {}
         self._in_domain: Counter[bytes] = Counter()
+        self._of_exporter: Counter[bytes] = Counter()
+        self._unproven: dict[bytes, None] = {}
+        self._used: set[bytes] = set()
+        self._turn = 0
+        self._contested: set[bytes] = set()
         self._bytes = 0
         self._layouts: list[Layout | None] = []
         self._plans: list[dict[int, Plan]] = []
@@ -82,12 +102,38 @@ class TemplateStore:
 
     def numbers(self, keys: Sequence[bytes]) -> list[int]:
         """See :meth:`ingest.decoders.templates.Templates.numbers`."""
+        self._turn += 1
+        # In use is what is used now and then: of large batches, which come one after the other, some are enough.
+        if (len(keys) < FEW_KEYS or self._turn % LOOK_AT == 0) and len(self._used) < self._bounds.templates:
+            self._used.update(keys)
         return list(map(self._numbers.get, keys, repeat(UNKNOWN)))
 
     def candidates(self, key: bytes) -> tuple[int, ...]:
         """See :meth:`ingest.decoders.templates.Templates.candidates`."""
         known = self._known.get(key)
         return () if known is None else known.numbers
+
+    def contested(self, key: bytes) -> bool:
+        """See :meth:`ingest.decoders.templates.Templates.contested`."""
+        return key in self._contested
+
+    def settle(self, keys: Iterable[bytes]) -> None:
+        """These templates are contested no more: all instances know them as they are told."""
+        self._contested.difference_update(keys)
+
+    def take_used(self) -> list[bytes]:
+        """The templates that came again, or data that needs them, since the last call; called now and then."""
+        used = [key for key in self._used if key in self._known]
+        self._used = set()
+        for key in used:
+            self._unproven.pop(key, None)
+        return used
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Give up templates; called between two batches."""
+        for key in keys:
+            if key in self._known:
+                self._remove(key)
 
     def layout(self, number: int) -> Layout:
         """See :meth:`ingest.decoders.templates.Templates.layout`."""
@@ -144,6 +190,8 @@ class TemplateStore:
             self._known[key] = known
             if self.layout(known.numbers[0]) == template.layout:
                 self._confirm(key, known)
+                self._unproven.pop(key, None)
+                self._used.add(key)
                 return None
         refused = self._refusal(key, template, known)
         if refused is not None:
@@ -152,7 +200,10 @@ class TemplateStore:
         numbers: tuple[int, ...] = (number,)
         if known is None:
             self._in_domain[key[:DOMAIN_BYTES]] += 1
+            self._of_exporter[key[:SOURCE_BYTES]] += 1
+            self._unproven[key] = None
         else:
+            self._contested.add(key)
             numbers = (number, known.numbers[0])
             self._release(known.numbers[1:])
         self._known[key] = Known(numbers, template.wire_bytes)
@@ -163,9 +214,13 @@ class TemplateStore:
     def _refusal(self, key: bytes, template: Template, known: Known | None) -> Fault | None:
         if template.wire_bytes > self._bounds.template_bytes:
             return Fault.TEMPLATE_TOO_LARGE
-        if known is None and self._in_domain[key[:DOMAIN_BYTES]] >= self._bounds.per_domain:
-            return Fault.TEMPLATE_LIMIT
-        return None
+        if known is not None:
+            return None
+        crowded = (
+            self._in_domain[key[:DOMAIN_BYTES]] >= self._bounds.per_domain
+            or self._of_exporter[key[:SOURCE_BYTES]] >= self._bounds.per_exporter
+        )
+        return Fault.TEMPLATE_LIMIT if crowded else None
 
     def _confirm(self, key: bytes, known: Known) -> None:
         if len(known.numbers) > 1:
@@ -199,12 +254,15 @@ class TemplateStore:
 
     def _make_room(self) -> None:
         while len(self._known) > self._bounds.templates or self._bytes > self._bounds.total_bytes:
-            key = next(iter(self._known))
-            known = self._known.pop(key)
-            del self._numbers[key]
-            self._release(known.numbers)
-            domain = key[:DOMAIN_BYTES]
-            self._in_domain[domain] -= 1
-            if not self._in_domain[domain]:
-                del self._in_domain[domain]
+            self._remove(next(iter(self._unproven if len(self._unproven) > self._bounds.unproven else self._known)))
             self.evicted += 1
+
+    def _remove(self, key: bytes) -> None:
+        self._release(self._known.pop(key).numbers)
+        del self._numbers[key]
+        self._unproven.pop(key, None)
+        self._contested.discard(key)
+        for counter, part in ((self._in_domain, key[:DOMAIN_BYTES]), (self._of_exporter, key[:SOURCE_BYTES])):
+            counter[part] -= 1
+            if not counter[part]:
+                del counter[part]

@@ -8,7 +8,7 @@ from typing import Final
 
 from shared.config import KafkaConfig
 from shared.errors import SluicewayError
-from shared.kafka import COUNTERS, RECORDS, KafkaAway, ensure_topics
+from shared.kafka import COUNTERS, DEADLETTER, EXPORTERS, RECORDS, UNDECODED, KafkaAway, TopicFacts, ensure_topics
 from shared.log import Logger, Throttle
 from shared.web import Check
 
@@ -18,11 +18,18 @@ AGAIN_SECONDS: Final = 10.0
 
 
 class TopicWatch:
-    """Watches our topics. ``found`` is called with the number of the records' partitions, when it is known and changes."""
+    """Watches our topics.
 
-    def __init__(self, config: KafkaConfig, found: Callable[[int], None], logger: Logger) -> None:
+    ``found`` is called with the number of the records' partitions, when it is known and changes; ``exporters`` with
+    what that topic is, at each look.
+    """
+
+    def __init__(
+        self, config: KafkaConfig, found: Callable[[int], None], exporters: Callable[[TopicFacts], None], logger: Logger
+    ) -> None:
         self._config = config
         self._found = found
+        self._exporters = exporters
         self._log = logger
         self._throttle = Throttle(30.0)
         self._stop = threading.Event()
@@ -49,7 +56,7 @@ class TopicWatch:
 
     def _look(self) -> bool:
         try:
-            report = ensure_topics(self._config, [RECORDS, COUNTERS])
+            report = ensure_topics(self._config, [RECORDS, COUNTERS, EXPORTERS, UNDECODED, DEADLETTER])
         except KafkaAway as away:
             self._throttle.log(self._log, "warning", "away", "kafka is away", reason=str(away))
             ready = self._partitions > 0
@@ -64,6 +71,9 @@ class TopicWatch:
             self._told = problems
             for problem in problems:
                 self._log.warning("a topic is not as it has to be", problem=problem)
+        exporters = report.topics.get(EXPORTERS)
+        if exporters is not None:
+            self._exporters(exporters)
         facts = report.topics.get(RECORDS)
         if facts is None:
             self._state = Check("kafka", ok=self._partitions > 0, detail=" ".join(problems) or "the topic is missing")

@@ -140,7 +140,18 @@ def decode(value: bytes | pa.Buffer, columns: Mapping[str, Column] = COLUMN) -> 
         known = columns.get(field.name)
         if known is not None and known.type != field.type:
             raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
+        if pa.types.is_dictionary(field.type):
+            table = _without_null_values(table, field)
     return table
+
+
+def _without_null_values(table: pa.Table, field: pa.Field) -> pa.Table:
+    """A null may also be told as a value of the dictionary that is null, which Arrow cannot unify with others."""
+    column = table[field.name]
+    if not any(chunk.dictionary.null_count for chunk in column.chunks):
+        return table
+    told = column.cast(field.type.value_type).dictionary_encode().cast(field.type)
+    return table.set_column(table.schema.get_field_index(field.name), field, told)
 
 
 def merge(tables: Sequence[pa.Table], columns: Mapping[str, Column] = COLUMN) -> pa.Table:
@@ -170,10 +181,19 @@ def merged_rows(tables: Sequence[pa.Table]) -> npt.NDArray[np.int64] | None:
 
 def _by_schema(tables: Sequence[pa.Table]) -> list[list[int]]:
     """The numbers of the tables of each schema, in order of appearance."""
-    groups: dict[pa.Schema, list[int]] = {}
+    groups: list[list[int]] = []
+    # A schema hashes a hundred times slower than it compares, and names tell nearly all of them apart.
+    named: dict[tuple[str, ...], list[list[int]]] = {}
     for number, table in enumerate(tables):
-        groups.setdefault(table.schema, []).append(number)
-    return list(groups.values())
+        schema = table.schema
+        alike = named.setdefault(tuple(schema.names), [])
+        group = next((one for one in alike if tables[one[0]].schema.equals(schema)), None)
+        if group is None:
+            group = []
+            groups.append(group)
+            alike.append(group)
+        group.append(number)
+    return groups
 
 
 def _ordered(table: pa.Table, columns: Mapping[str, Column]) -> pa.Table:

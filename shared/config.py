@@ -316,8 +316,11 @@ class CommonSettings(Section):
 
     kafka: KafkaConfig = Field(default_factory=KafkaConfig, description="the brokers and the topics")
     log: LogConfig = Field(default_factory=LogConfig, description="what is logged")
-    exporters_file: Annotated[Path | None, INPUT_FILE, PLANNED] = Field(
-        default=None, description="file with names, interface names and boundary classes by exporter"
+    # Not INPUT_FILE: only ingest reads it, and says when it cannot; where the forwarder runs it need not be.
+    exporters_file: Path | None = Field(
+        default=None,
+        description="file with names, interface names and boundary classes by exporter; ingest reads it,"
+        " and reads it again when it changes",
     )
 
 

@@ -101,7 +101,10 @@ def _shown(value: object) -> str:
 
 
 def _unknown(name: str, around: KeyPath, slot: Slot, model: type[BaseModel]) -> str:
-    known = slot.names() if around else [*dict.fromkeys([*slot.names(), *STAGES])]
+    known = slot.names()
+    if not around and set(STAGES) & set(known):
+        # The other stage's section may stand there too; other files than the settings have neither.
+        known = [*dict.fromkeys([*known, *STAGES])]
     near = nearest(name, known, cutoff=0.6)
     if near is None:
         elsewhere = [key.path for key in walk(model) if key.path[-1] == name]

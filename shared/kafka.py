@@ -25,17 +25,27 @@ if TYPE_CHECKING:
 
 RECORDS: Final = "flows.records"
 COUNTERS: Final = "flows.counters"
+EXPORTERS: Final = "flows.exporters"
+"""Templates and options data of exporters, which every instance of ingest follows."""
+UNDECODED: Final = "flows.undecoded"
+DEADLETTER: Final = "flows.deadletter"
 
 COMPRESSION: Final = "lz4"
 MAX_MESSAGE_BYTES: Final = 1_000_000
 """The largest message that our producers hand to Kafka, before compression."""
 QUEUE_MESSAGES: Final = 500_000
 QUEUE_BYTES: Final = 268_435_456
+DEADLETTER_HEADER_BYTES: Final = 65_536
+"""How much larger a dead letter may be than the message that it was."""
 
 Properties: TypeAlias = dict[str, Any]
 Client = TypeVar("Client", Producer, Consumer, AdminClient)
 
 _HOUR_MS: Final = 3_600_000
+_UNDECODED_HOURS: Final = 24
+_DEADLETTER_HOURS: Final = 168
+_STATE_HOURS: Final = 168
+"""How long flows.exporters keeps what nobody tells any more."""
 # A batch of messages may be a little larger than the largest message: what Kafka has for a default, stated.
 _TOPIC_MAX_MESSAGE_BYTES: Final = 1_048_588
 
@@ -50,6 +60,7 @@ class Topic:
 
     name: str
     settings: Mapping[str, str]
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ def topic(config: KafkaConfig, name: str) -> Topic:
     settings = _SETTINGS[name](config)
     if config.replication_factor >= 3:
         settings["min.insync.replicas"] = "2"
-    return Topic(full_name(config, name), settings)
+    return Topic(full_name(config, name), settings, _PARTITIONS.get(name, config.partitions))
 
 
 def producer_properties(
@@ -217,8 +228,38 @@ _SETTINGS: Final[Mapping[str, Callable[[KafkaConfig], dict[str, str]]]] = Mappin
             "retention.bytes": "-1",
             "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES),
         },
+        EXPORTERS: lambda _: {
+            # When an entry came is told by the broker's clock, whatever that of its producer says.
+            "message.timestamp.type": "LogAppendTime",
+            # What is told again replaces what was told before, and what nobody tells any more goes.
+            "cleanup.policy": "compact,delete",
+            "retention.ms": str(_STATE_HOURS * _HOUR_MS),
+            "retention.bytes": "-1",
+            # The newest segment is never compacted, and all that is there is read at every start.
+            "segment.ms": str(_HOUR_MS),
+            "max.compaction.lag.ms": str(_HOUR_MS),
+            "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES),
+        },
+        UNDECODED: lambda config: {
+            "cleanup.policy": "delete",
+            # What waits is read and appended anew every now and then: a day is for when no ingest runs at all.
+            "retention.ms": str(min(config.retention_hours, _UNDECODED_HOURS) * _HOUR_MS),
+            "retention.bytes": "-1",
+            "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES),
+        },
+        DEADLETTER: lambda config: {
+            "cleanup.policy": "delete",
+            # Somebody has to look at them: that takes a week as easily as a day.
+            "retention.ms": str(max(config.retention_hours, _DEADLETTER_HOURS) * _HOUR_MS),
+            "retention.bytes": "-1",
+            # The largest message of any topic, and the headers that it gets here.
+            "max.message.bytes": str(_TOPIC_MAX_MESSAGE_BYTES + DEADLETTER_HEADER_BYTES),
+        },
     }
 )
+
+_PARTITIONS: Final[Mapping[str, int]] = MappingProxyType({EXPORTERS: 4})
+"""Topics whose number of partitions is not the configured one: everybody reads all of this one."""
 
 # What the configuration calls them, and what librdkafka does.
 _SECURITY: Final[Mapping[str, str]] = MappingProxyType(
@@ -346,7 +387,7 @@ class _Session:
             return f"The topic {wanted.name} is missing, and kafka.create_topics is false; {how}"
         new = NewTopic(
             wanted.name,
-            num_partitions=self._config.partitions,
+            num_partitions=wanted.partitions,
             replication_factor=self._config.replication_factor,
             config=dict(wanted.settings),
         )
@@ -388,7 +429,7 @@ class _Session:
         """The command that creates a topic."""
         settings = " ".join(f"--config {key}={value}" for key, value in wanted.settings.items())
         return (
-            f"{self._tool('kafka-topics.sh')} --create --topic {wanted.name} --partitions {self._config.partitions} "
+            f"{self._tool('kafka-topics.sh')} --create --topic {wanted.name} --partitions {wanted.partitions} "
             f"--replication-factor {self._config.replication_factor} {settings}"
         )
 
@@ -458,7 +499,7 @@ def _problems(session: _Session, wanted: Topic, settings: Mapping[str, str] | No
         allow = session.acls(wanted.name, "DescribeConfigs")
         return [f"This user may not read the settings of the topic {wanted.name}, to check them; allow it: {allow}"]
     found = []
-    for key, (fits, meaning) in _RULES.items():
+    for key, (fits, meaning) in _rules(wanted).items():
         value, needed = settings.get(key), wanted.settings.get(key)
         if value is not None and needed is not None and not fits(value, needed):
             found.append(
@@ -471,6 +512,11 @@ def _problems(session: _Session, wanted: Topic, settings: Mapping[str, str] | No
 def _as_much(value: str, needed: str) -> bool:
     """Whether a limit is as large as needed, where -1 means that there is none."""
     return value == "-1" or (needed != "-1" and int(value) >= int(needed))
+
+
+def _as_little(value: str, needed: str) -> bool:
+    """Whether a limit is no larger than needed."""
+    return int(value) <= int(needed)
 
 
 _RULES: Final[Mapping[str, tuple[Callable[[str, str], bool], str]]] = MappingProxyType(
@@ -488,3 +534,26 @@ _RULES: Final[Mapping[str, tuple[Callable[[str, str], bool], str]]] = MappingPro
         ),
     }
 )
+
+_RULES_OF_A_TABLE: Final[Mapping[str, tuple[Callable[[str, str], bool], str]]] = MappingProxyType(
+    {
+        "message.timestamp.type": (
+            str.__eq__,
+            "a producer whose clock is wrong would make its entries outlast those that are newer",
+        ),
+        "cleanup.policy": (
+            lambda value, needed: set(value.replace(" ", "").split(",")) == set(needed.split(",")),
+            "without both it grows for ever, or is read more and more slowly at every start",
+        ),
+        "retention.ms": (_as_much, "templates of exporters that tell them rarely would be forgotten"),
+        "retention.bytes": (_as_much, "templates are removed by size, before their time"),
+        "segment.ms": (_as_little, "what was replaced stays for longer, and is read at every start"),
+        "max.compaction.lag.ms": (_as_little, "what was replaced stays for longer, and is read at every start"),
+    }
+)
+"""The same for a topic that is compacted."""
+
+
+def _rules(wanted: Topic) -> Mapping[str, tuple[Callable[[str, str], bool], str]]:
+    compacted = "compact" in wanted.settings["cleanup.policy"]
+    return {**_RULES, **_RULES_OF_A_TABLE} if compacted else _RULES

@@ -125,6 +125,25 @@ METRICS: tuple[Metric, ...] = (
         "What an exporter's sequence numbers say was lost before it reached us, in the unit of its protocol.",
         ("exporter",),
     ),
+    Metric(
+        "ingest_samples_lost_total",
+        _COUNTER,
+        "Samples of sFlow that are missing by the sequence numbers of their data sources: "
+        "those in datagrams that were lost, and those that the agent numbered and did not send.",
+        ("exporter", "kind"),
+    ),
+    Metric(
+        "ingest_samples_agent_dropped_total",
+        _COUNTER,
+        "By how much an sFlow agent's own count of samples that it dropped rose while we heard of it.",
+        ("exporter", "kind"),
+    ),
+    Metric(
+        "ingest_exporter_reported_total",
+        _COUNTER,
+        "By how much the totals rose that an exporter reports of itself in options data, while we heard of them.",
+        ("exporter", "statistic"),
+    ),
     Metric("ingest_exporter_datagrams_total", _COUNTER, "Datagrams received from an exporter.", ("exporter",)),
     Metric("ingest_exporter_records_total", _COUNTER, "Flow records decoded from an exporter.", ("exporter",)),
     Metric(
@@ -143,8 +162,77 @@ METRICS: tuple[Metric, ...] = (
     # ingest: what is held
     Metric("ingest_templates", _GAUGE, "Templates and options templates kept, in all workers together."),
     Metric("ingest_exporters", _GAUGE, "Exporters that are known."),
+    Metric("ingest_data_sources", _GAUGE, "Data sources of sFlow agents that are known, by kind of their samples."),
+    Metric("ingest_reported_totals", _GAUGE, "Totals that are known which exporters report of themselves."),
+    Metric(
+        "ingest_table_full_total",
+        _COUNTER,
+        "What came from somebody new for whom a table had no room: datagrams of exporters, samples of data sources, "
+        "totals that exporters report. Records and counters are not affected, only what is counted by exporter.",
+        ("table",),
+    ),
     Metric("ingest_parked_bytes", _GAUGE, "Bytes of sets that wait for their template."),
     Metric("ingest_parked_sets", _GAUGE, "Sets that wait for their template."),
+    Metric("ingest_sets_parked_total", _COUNTER, "Sets that came before their template and were kept in memory."),
+    Metric("ingest_sets_unparked_total", _COUNTER, "Sets that were decoded from memory, when their template came."),
+    Metric(
+        "ingest_sets_in_flight",
+        _GAUGE,
+        "Sets in memory that wait for their template, and those on their way to `flows.undecoded`.",
+    ),
+    Metric(
+        "ingest_undecoded_produced_total",
+        _COUNTER,
+        "Sets put into `flows.undecoded` by workers that had no room for them, or stopped.",
+    ),
+    Metric("ingest_undecoded_read_total", _COUNTER, "Sets read from `flows.undecoded`, each as often as it was read."),
+    Metric("ingest_undecoded_decoded_total", _COUNTER, "Sets read from `flows.undecoded` and decoded."),
+    Metric(
+        "ingest_undecoded_appended_total",
+        _COUNTER,
+        "Sets read from `flows.undecoded` and appended to it again, since their template is still not known.",
+    ),
+    Metric(
+        "ingest_undecoded_expired_total",
+        _COUNTER,
+        "Sets read from `flows.undecoded` that became dead letters, since their template was not known for too long.",
+    ),
+    Metric(
+        "ingest_undecoded_messages",
+        _GAUGE,
+        "Messages in `flows.undecoded`, in the partitions of this instance, when it was read last.",
+    ),
+    Metric(
+        "ingest_undecoded_lost_messages_total",
+        _COUNTER,
+        "Messages that Kafka removed from `flows.undecoded` before anybody read them again: no ingest ran for too long.",
+    ),
+    # ingest: what instances know together
+    Metric(
+        "ingest_state_entries",
+        _GAUGE,
+        "Entries of `flows.exporters` as this instance knows them: templates, and pages of tables of options data.",
+        ("kind",),
+    ),
+    Metric("ingest_state_published_total", _COUNTER, "Entries published to `flows.exporters`.", ("kind",)),
+    Metric("ingest_state_waiting_entries", _GAUGE, "Entries that wait to be published."),
+    Metric(
+        "ingest_state_contested_templates",
+        _GAUGE,
+        "Templates of which another layout was told that is not believed: a redefinition that was not told twice in"
+        " the exporter's own sequence.",
+    ),
+    Metric(
+        "ingest_state_limited_total",
+        _COUNTER,
+        "What met a bound: entries that had to wait for their exporter's rate or were not published since too many"
+        " exporters are; templates and facts for which there was no room, and templates that went to make room.",
+        ("reason",),
+    ),
+    Metric("ingest_state_followed_total", _COUNTER, "Messages read from `flows.exporters`, our own among them."),
+    Metric("ingest_state_followed_bytes_total", _COUNTER, "Bytes of their keys and values."),
+    Metric("ingest_state_skipped_total", _COUNTER, "Entries of `flows.exporters` that were not taken in.", ("reason",)),
+    Metric("ingest_state_lag_messages", _GAUGE, "Messages in `flows.exporters` that were not read yet."),
     Metric("ingest_outbox_records", _GAUGE, "Records in the buffers per partition, not yet made into a message."),
     Metric(
         "ingest_records_in_flight",
@@ -158,6 +246,36 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("ingest_spool_bytes", _GAUGE, "Bytes in the spool on disk."),
     Metric("ingest_spool_limit_bytes", _GAUGE, "Bytes that the spool on disk may hold."),
+    Metric("ingest_spool_messages", _GAUGE, "Messages in the spool that Kafka has not acknowledged.", ("topic",)),
+    Metric("ingest_spool_records", _GAUGE, "Records, or counter samples, in these messages.", ("topic",)),
+    Metric(
+        "ingest_spool_active",
+        _GAUGE,
+        "Whether what comes goes to the spool, since Kafka does not take it or has not caught up: 1 or 0.",
+        ("topic",),
+        across=Across.MAX,
+    ),
+    Metric(
+        "ingest_spool_written_records_total", _COUNTER, "Records, or counter samples, written to the spool.", ("topic",)
+    ),
+    Metric(
+        "ingest_spool_drained_records_total",
+        _COUNTER,
+        "Records, or counter samples, of the spool that Kafka acknowledged, or refused for good.",
+        ("topic",),
+    ),
+    Metric(
+        "ingest_spool_found_records_total",
+        _COUNTER,
+        "Records, or counter samples, that were in the spool at a start, and that this instance did not know of.",
+        ("topic",),
+    ),
+    Metric(
+        "ingest_spool_errors_total",
+        _COUNTER,
+        "What the spool could not do, by why: messages that it could not take, files that were damaged.",
+        ("reason",),
+    ),
     Metric("ingest_workers", _GAUGE, "Worker processes that run."),
     Metric("ingest_worker_restarts_total", _COUNTER, "Worker processes that died and were replaced."),
     Metric("ingest_decode_seconds", _HISTOGRAM, "Time to decode one batch of datagrams.", (), _CPU_SECONDS),
@@ -203,7 +321,53 @@ METRICS: tuple[Metric, ...] = (
         _PARTITION,
         across=Across.MIN,
     ),
-    Metric("forwarder_duplicates_total", _COUNTER, "Records found to be duplicates.", ("sink", "kind")),
+    Metric(
+        "forwarder_duplicates_total",
+        _COUNTER,
+        "Records found to be duplicates: of the same record, or of a flow that counts by another observation.",
+        ("sink", "kind"),
+    ),
+    Metric("forwarder_dedup_entries", _GAUGE, "Record ids and flows that dedup remembers.", ("sink",)),
+    Metric("forwarder_dedup_bytes", _GAUGE, "Bytes of memory that these take.", ("sink",)),
+    Metric(
+        "forwarder_dedup_forgotten_total",
+        _COUNTER,
+        "Record ids that dedup gave up before their time, since there were too many.",
+        ("sink",),
+    ),
+    Metric(
+        "forwarder_dedup_unidentified_total",
+        _COUNTER,
+        "Records without an id, which dedup lets through.",
+        ("sink",),
+    ),
+    Metric(
+        "forwarder_dedup_undecided_total",
+        _COUNTER,
+        "Records of which dedup cannot tell whether another exporter has them: of interfaces without a class, sampled"
+        " ones under leases, and flows for which there is no room.",
+        ("sink",),
+    ),
+    Metric(
+        "forwarder_dedup_read_again_total",
+        _COUNTER,
+        "Messages that were read again after an assignment, to know what was delivered before.",
+        ("sink",),
+    ),
+    Metric("forwarder_aggregated_records_total", _COUNTER, "Records that were added up.", ("sink",)),
+    Metric("forwarder_aggregated_rows_total", _COUNTER, "Rows that they were added up to.", ("sink",)),
+    Metric(
+        "forwarder_aggregated_without_rate_total",
+        _COUNTER,
+        "Records that count in estimates as if unsampled, since their sampling rate is not known.",
+        ("sink",),
+    ),
+    Metric(
+        "forwarder_aggregated_saturated_total",
+        _COUNTER,
+        "Sums that do not fit into 64 bits, and are delivered as the largest number that does.",
+        ("sink",),
+    ),
     Metric("forwarder_records_delivered_total", _COUNTER, "Records that the sink acknowledged.", ("sink",)),
     Metric("forwarder_batches_delivered_total", _COUNTER, "Batches that the sink acknowledged.", ("sink",)),
     Metric(

@@ -123,8 +123,10 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def read_file(path: Path, *, numbers_as_keys: bool = False) -> Written:
+def read_file(path: Path, *, numbers_as_keys: bool = False, list_as: str | None = None) -> Written:
     """Read a YAML file of sections, with the line of every value.
+
+    With ``list_as`` the file holds a list instead, which becomes the section of that name.
 
     Raises:
         ConfigError: it cannot be read, or is no YAML.
@@ -143,7 +145,8 @@ def read_file(path: Path, *, numbers_as_keys: bool = False) -> Written:
         node = loader.get_single_node()
         if node is None:
             return written
-        _locate(node, (), written, (), _KEYS | _NUMBER_KEYS if numbers_as_keys else _KEYS)
+        around = () if list_as is None else (list_as,)
+        _locate(node, around, written, (), _KEYS | _NUMBER_KEYS if numbers_as_keys else _KEYS)
         tree = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -155,6 +158,10 @@ def read_file(path: Path, *, numbers_as_keys: bool = False) -> Written:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ConfigError(f"{path}: not usable: lists and maps are nested too deep") from None
+    if list_as is not None:
+        if not isinstance(tree, list):
+            raise ConfigError(f"{path}:{node.start_mark.line + 1}: the file has to hold a list, each entry after a `-`")
+        tree = {list_as: tree}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}:{node.start_mark.line + 1}: the file has to hold sections such as `kafka:`")
     written.tree = tree

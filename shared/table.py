@@ -51,7 +51,14 @@ PROTOCOLS: Final[Mapping[int, str]] = MappingProxyType(
 ICMP: Final = frozenset({1, 58})
 
 _TYPES: Final[Mapping[str, str]] = MappingProxyType(
-    {"NETFLOW_V5": "v5", "NETFLOW_V9": "v9", "IPFIX": "IPFIX", "SFLOW_5": "sFlow"}
+    {
+        "NETFLOW_V1": "v1",
+        "NETFLOW_V5": "v5",
+        "NETFLOW_V7": "v7",
+        "NETFLOW_V9": "v9",
+        "IPFIX": "IPFIX",
+        "SFLOW_5": "sFlow",
+    }
 )
 _TCP_FLAGS: Final = "FSRPAUEC"
 """A letter for each flag, the lowest bit first (RFC 9293 §3.1)."""

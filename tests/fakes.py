@@ -14,8 +14,9 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from forwarder.consumer import Listener, Partition, place
 from forwarder.course import Course, read_note
 from forwarder.cut import Token
+from forwarder.letters import Letter
 from forwarder.shape import Shape
-from forwarder.sinks.base import Done, Health, Outcome
+from forwarder.sinks.base import Done, Health, Outcome, Refused
 from shared.errors import StartError
 
 TOPIC_ID = "1mOjQ0ZpTCmJ8oWzvJ2vAA"
@@ -47,16 +48,19 @@ class FakeClock:
 class MemorySink:
     """A backend that keeps what it gets, by token, as one that honours tokens does.
 
-    It answers `answers[token's partition]`, one after the other, before it is done with a batch; an exception among
+    It refuses batches that hold a record of `refuses`. It answers `answers[token's partition]`, one after the other, before it is done with a batch; an exception among
     them is raised. While `gate` is closed (cleared), a delivery waits in it.
     """
 
     def __init__(self, *, opens: bool = True) -> None:
         self.opens = opens
+        self.refuses: set[int] = set()
+        """Ids of records that it will never take."""
         self.answers: dict[int, list[Outcome | Exception]] = defaultdict(list)
         self.gate = threading.Event()
         self.gate.set()
         self.tables: dict[Token, pa.Table] = {}
+        self.sums: dict[Token, pa.Table] = {}
         self.tries: list[Token] = []
         self.running: set[Token] = set()
         self.most_running: dict[int, int] = defaultdict(int)
@@ -68,7 +72,7 @@ class MemorySink:
         if not self.opens:
             raise StartError("the backend is not there")
 
-    def deliver(self, table: pa.Table, token: Token) -> Outcome:
+    def deliver(self, table: pa.Table, token: Token, sums: pa.Table | None = None) -> Outcome:
         """Keep the batch, or answer what was asked for."""
         with self._lock:
             self.tries.append(token)
@@ -80,9 +84,13 @@ class MemorySink:
             self.gate.wait()
             if isinstance(answer, Exception):
                 raise answer
+            if isinstance(answer, Done) and self.refuses & set(table["record_id"].to_pylist()):
+                return Refused("no such record")
             if isinstance(answer, Done):
                 with self._lock:
                     self.tables[token] = table
+                    if sums is not None:
+                        self.sums[token] = sums
             return answer
         finally:
             with self._lock:
@@ -98,6 +106,21 @@ class MemorySink:
     def record_ids(self) -> list[int]:
         """Every record that it has, one time for each token that brought it."""
         return [identity for table in self.tables.values() for identity in table["record_id"].to_pylist()]
+
+
+class FakeLetterbox:
+    """Keeps dead letters, unless it has a trouble to tell first."""
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+        self.troubles: list[str] = []
+
+    def put(self, letters: Sequence[Letter]) -> str | None:
+        """Keep them, or tell the next trouble."""
+        if self.troubles:
+            return self.troubles.pop(0)
+        self.letters += letters
+        return None
 
 
 class FakePulse:

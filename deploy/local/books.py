@@ -145,7 +145,7 @@ class Balance:
 
 
 def balances(stage: str, books: Mapping[str, Any]) -> Iterator[Balance]:
-    """The lines of a ledger that have both sides: records, and counter samples where any came."""
+    """The lines of a ledger that have both sides: records; counter samples and sets without their template where any came."""
     yield Balance(
         stage=stage,
         unit="records",
@@ -164,6 +164,17 @@ def balances(stage: str, books: Mapping[str, Any]) -> Iterator[Balance]:
             dropped=sum(counters["dropped"].values()),
             in_flight=counters["in_flight"],
         )
+    for name, unit in (("parked", "sets that waited"), ("undecoded", "sets read again")):
+        sets = books.get(name)
+        if sets and sets["received"]:
+            yield Balance(
+                stage=stage,
+                unit=unit,
+                received=sets["received"],
+                delivered=sets["decoded"] + sets["appended"],
+                dropped=sum(sets["dropped"].values()),
+                in_flight=sets["in_flight"],
+            )
 
 
 def reasons(books: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:

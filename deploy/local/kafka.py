@@ -122,6 +122,11 @@ class LocalKafka:
         """The broker's log file."""
         return self.directory / "kafka.log"
 
+    @property
+    def pid(self) -> int | None:
+        """The broker's process; None while it does not run."""
+        return self._pid()
+
     def is_running(self) -> bool:
         """Whether the process that this directory's pid file names is alive, and is this directory's broker."""
         return self._pid() is not None

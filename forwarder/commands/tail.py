@@ -144,8 +144,7 @@ def follow(kafka: KafkaConfig, *, from_beginning: bool, counters: bool = False) 
 
 
 def _rows(message: Any, columns: Mapping[str, Column], log: Any) -> pa.Table | None:  # noqa: ANN401 - the Kafka client's, and a logger
-    from forwarder.assembly import read_value
-    from shared.codec import CorruptMessageError, merge, read_headers
+    from shared.codec import CorruptMessageError, decode, merge, read_headers
     from shared.errors import UnknownSchemaError
 
     error = message.error()
@@ -155,7 +154,7 @@ def _rows(message: Any, columns: Mapping[str, Column], log: Any) -> pa.Table | N
     try:
         if read_headers(message.headers()).heartbeat:
             return None
-        return merge([read_value(message.value() or b"", columns)], columns)
+        return merge([decode(message.value() or b"", columns)], columns)
     except (CorruptMessageError, UnknownSchemaError) as reason:
         log.warning(
             "a message cannot be read, and is left out",

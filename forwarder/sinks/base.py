@@ -24,6 +24,8 @@ class Trouble(StrEnum):
     """It says that what it got is wrong."""
     TOO_LARGE = "too_large"
     """It takes less at a time."""
+    DEAD_LETTERS = "dead_letters"
+    """The sink has the batch but for what it refused, and that cannot be put away."""
     UNEXPECTED = "unexpected"
     """The sink raised what it should have turned into an outcome: a defect of ours."""
 
@@ -74,12 +76,13 @@ class Sink(Protocol):
         """Make ready to deliver. Raises StartError when the backend is set up so that it can never work."""
         ...
 
-    def deliver(self, table: pa.Table, token: Token) -> Outcome:
+    def deliver(self, table: pa.Table, token: Token, sums: pa.Table | None = None) -> Outcome:
         """Hand a batch to the backend, under a name that is the same each time it is handed over.
 
-        Called by several threads at a time, each with another token. ``table`` has at least one row, and columns of
-        the record in the record's order; which of them it has differs. Failures that are expected are outcomes; what is
-        raised is taken for a defect and tried again.
+        Called by several threads at a time, each with another token. ``table`` has columns of the record in the
+        record's order; which of them it has differs. ``sums`` are what a :class:`forwarder.aggregate.Aggregation` made
+        of the batch, where it is aggregated. One of them may be without rows. Failures that are expected are outcomes;
+        what is raised is taken for a defect and tried again.
         """
         ...
 

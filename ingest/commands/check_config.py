@@ -11,7 +11,7 @@ from typing import Final
 EPILOG: Final = """\
 Prints YAML that is a configuration again once masked secrets are put back; the comment says
 where each value came from: a line of the file, an environment variable, or the default.
-Files of secrets and certificates are looked at; Kafka and the network are not.
+The mapping file, the exporters file and files of secrets and certificates are looked at; Kafka and the network are not.
 
 examples:
   python -m ingest check-config
@@ -50,10 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: something is not as it has to be.
     """
     from ingest.config import SECTION, IngestSettings
+    from ingest.exporters_file import load_exporters
+    from ingest.mapping import load_mapping
     from shared.config import load_with_origins
     from shared.effective import effective
 
     loaded = load_with_origins(IngestSettings, SECTION, arguments.config, os.environ)
+    # A fault in a file that the configuration names stops the start as well.
+    load_mapping(loaded.settings.ingest.mapping_file)
+    load_exporters(loaded.settings.exporters_file)
     source = loaded.written.file or "none; defaults and the environment"
     sys.stdout.write(f"# configuration file: {source}\n{effective(loaded)}")
     return 0

@@ -16,7 +16,7 @@ examples:
   python -m ingest serve --config sluiceway.yaml
   SLUICEWAY_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 python -m ingest serve
 
-signals: SIGTERM and SIGINT stop cleanly (a second one at once), SIGHUP reads mapping, log level and secrets again.
+signals: SIGTERM and SIGINT stop cleanly (a second one at once), SIGHUP reads mapping, exporters file, log level and secrets again.
 It shows itself on ingest.http.listen: /metrics, /livez, /readyz, /api/v1/ledger, /api/v1/exporters, /api/v1/templates, /api/v1/options.
 """
 

@@ -1,4 +1,4 @@
-"""Bytes to columns: NetFlow v5, NetFlow v9, IPFIX and sFlow v5.
+"""Bytes to columns: NetFlow v1, v5, v7 and v9, IPFIX and sFlow v5.
 
 Nothing here reads a socket, a clock, Kafka, a metric or a log. The one effect of :func:`decode` is that templates are
 learned. No input raises: what cannot be read is counted, and costs only itself.
@@ -15,7 +15,7 @@ from ingest.decoders.context import Context
 from ingest.decoders.datagrams import Datagrams
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.headers import gather, windows, word16, word32
-from ingest.decoders.netflow5 import decode_netflow5
+from ingest.decoders.netflow5 import NETFLOW1, NETFLOW5, NETFLOW7, decode_netflow5
 from ingest.decoders.result import UNKNOWN_VERSION, Decoded
 from ingest.decoders.templated import IPFIX, NETFLOW9, decode_templated
 
@@ -24,6 +24,7 @@ __all__ = ["Context", "Datagrams", "Decoded", "Fault", "Oddity", "Unit", "decode
 SFLOW5: Final = 5
 """sFlow's version, a word of 32 bits."""
 
+FIXED: Final = {form.version: form for form in (NETFLOW1, NETFLOW5, NETFLOW7)}
 TEMPLATED: Final = {protocol.version: protocol for protocol in (NETFLOW9, IPFIX)}
 
 
@@ -41,8 +42,8 @@ def decode(datagrams: Datagrams, context: Context) -> Decoded:
             which &= datagrams.length[rows] >= 4
             which &= word32(windows(datagrams.buffer, datagrams.offset[rows], 4), 0) == SFLOW5
             sflow5.decode_sflow5(datagrams, rows[which], context, decoded)
-        elif number == 5:
-            decode_netflow5(datagrams, rows[which], decoded)
+        elif number in FIXED:
+            decode_netflow5(FIXED[number], datagrams, rows[which], decoded)
         elif number in TEMPLATED:
             decode_templated(TEMPLATED[number], datagrams, rows[which], context, decoded)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,10 @@ import pyarrow.compute as pc
 
 Octets = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+
+# A scalar without a type costs a search of all of Python's path, each time.
+NO_BYTES: Final = pa.scalar(0, pa.int32())
+NO_TEXT: Final = pa.scalar(None, pa.utf8())
 
 
 def primitive(values: npt.NDArray[np.generic], type_: pa.DataType, valid: Mask | None = None) -> pa.Array:
@@ -77,7 +82,7 @@ def _clean(column: pa.BinaryArray, octets: Octets) -> pa.StringArray:
     if int(octets.min()) == 0:
         strings = pc.replace_substring_regex(strings, "\x00(?s:.*)$", "")
     strings = pc.utf8_rtrim(strings, " ")
-    return pc.if_else(pc.equal(pc.binary_length(strings), 0), None, strings)
+    return pc.if_else(pc.equal(pc.binary_length(strings), NO_BYTES), NO_TEXT, strings)
 
 
 def rendered(column: pa.Array, render: Callable[[bytes], str | None]) -> pa.StringArray:
@@ -109,23 +114,40 @@ def number_lists(values: npt.NDArray[np.uint32], present: Mask) -> pa.ListArray:
 
 def compacted(indices: npt.NDArray[np.int64], valid: Mask | None, dictionary: pa.StringArray) -> pa.DictionaryArray:
     """A dictionary column whose dictionary has only what its rows use."""
-    used = np.zeros(len(dictionary), np.bool_)
-    used[indices if valid is None else indices[valid]] = True
-    number = np.cumsum(used, dtype=np.int32) - np.int32(1)
-    rows = primitive(np.maximum(number[indices], 0), pa.int32(), valid)
-    return pa.DictionaryArray.from_arrays(rows, dictionary.take(pa.array(np.flatnonzero(used))))
+    return numbered(indices if valid is None else np.where(valid, indices, -1), dictionary)
 
 
-def where_valid(column: pa.DictionaryArray, other: pa.Array) -> pa.DictionaryArray:
-    """The column, null where ``other`` is null."""
-    return pa.DictionaryArray.from_arrays(pc.if_else(other.is_valid(), column.indices, None), column.dictionary)
+def numbered(numbers: npt.NDArray[np.int64], dictionary: pa.StringArray) -> pa.DictionaryArray:
+    """A dictionary column of the texts with these numbers, null where one is -1; its dictionary has only those."""
+    size = len(dictionary)
+    if size > SPARSE * len(numbers):
+        # A count of all that there are would cost more than the rows do.
+        used, place = np.unique(numbers, return_inverse=True)
+        nulls = int(len(used) > 0 and used[0] < 0)
+        used, rows = used[nulls:], np.maximum(place - nulls, 0).astype(np.int32)
+    else:
+        counts = np.bincount(numbers + 1, minlength=size + 1)
+        nulls, used = int(counts[0]), np.flatnonzero(counts[1:])
+        places = np.zeros(size + 1, np.int32)
+        places[used] = np.arange(len(used), dtype=np.int32)
+        # -1 is the last place, whose 0 stands where the column is null.
+        rows = places.take(numbers, mode="wrap")
+    whole = primitive(rows, pa.int32(), numbers >= 0 if nulls else None)
+    if len(used) < size:
+        dictionary = dictionary.take(pa.array(used))
+    return pa.DictionaryArray.from_arrays(whole, dictionary, safe=False)
+
+
+SPARSE: Final = 4
+"""Of a dictionary with so many times more entries than a column has rows most are not used."""
 
 
 def coalesced(first: pa.DictionaryArray, second: pa.DictionaryArray) -> pa.DictionaryArray:
     """What ``first`` has, and ``second`` where that is null."""
     if first.null_count == 0:
         return first
-    return pc.coalesce(first.dictionary_decode(), second.dictionary_decode()).dictionary_encode()
+    one, other = pa.chunked_array([first, second]).unify_dictionaries().chunks
+    return pa.DictionaryArray.from_arrays(pc.coalesce(one.indices, other.indices), one.dictionary, safe=False)
 
 
 def filled(own: pa.Array | None, other: pa.Array) -> pa.Array:

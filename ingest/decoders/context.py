@@ -6,7 +6,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ingest.decoders.enrich import Enrichment, Fact
+from ingest.decoders.groups import GroupNames
 from ingest.decoders.options import OptionsData
 from ingest.decoders.templates import Templates
 
@@ -23,6 +27,9 @@ class Options(Protocol):
 
     def learn(self, told: Iterable[Fact]) -> list[Fact]:
         """Take facts in; returns those that are new or have changed."""
+
+    def learn_groups(self, told: GroupNames, sources: npt.NDArray[np.uint8], received_ns: int) -> list[Fact]:
+        """Take in what flow records call security groups; ``sources`` are the exporters' addresses, [u, 16]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,17 @@ NOT_REVERSIBLE: Final[frozenset[int]] = frozenset(
 )
 """Elements without a direction (RFC 5103 §6.1): identifiers, configuration and statistics of the exporting process,
 padding, and the direction itself."""
-JUNIPER: Final = 2636
+COMMON_PROPERTIES: Final[Element] = (2636, 137)
+"""Juniper's commonPropertiesId, of which a record may have several: the type in the upper 6 bits of each tells which."""
 SYSTEM_INIT_MS: Final[Element] = (0, 160)
+
+
+CISCO: Final = 9
+CLIENT_BYTES: Final[tuple[Element, ...]] = ((CISCO, 8338), (0, 41106))
+CLIENT_PACKETS: Final[tuple[Element, ...]] = ((CISCO, 9265), (0, 42033))
+SERVER_BYTES: Final[tuple[Element, ...]] = ((CISCO, 8337), (0, 41105))
+SERVER_PACKETS: Final[tuple[Element, ...]] = ((CISCO, 9266), (0, 42034))
+"""What went forth and back by Cisco's application visibility: in IPFIX, and as NetFlow v9 has it."""
 
 
 class Wire(Enum):
@@ -50,8 +59,6 @@ class Wire(Enum):
     """The upper octet of an ICMP type and code."""
     SEGMENT = auto()
     """An octet for the encapsulation, then the identifier in the low 24 bits (element 351)."""
-    COMMON_PROPERTIES = auto()
-    """Juniper's commonPropertiesId: type in the upper 6 bits, value in the lower 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +98,13 @@ def _addresses(column: str, v4: tuple[int | Element, ...], v6: tuple[int | Eleme
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "bytes",
-        (*(Source((0, number), Wire.UINT) for number in (1, 85, 23, 352)), Source((0, 231), Wire.UINT, 4)),
+        (
+            *(Source((0, number), Wire.UINT) for number in (1, 85, 23, 352)),
+            Source((0, 231), Wire.UINT, 4),
+            *(Source(element, Wire.UINT) for element in CLIENT_BYTES),
+        ),
     ),
-    _rule("packets", Wire.UINT, 2, 86, 24, 298),
+    _rule("packets", Wire.UINT, 2, 86, 24, 298, *CLIENT_PACKETS),
     _rule("flows", Wire.UINT, 3),
     _addresses("src_addr", (8,), (27,)),
     _addresses("dst_addr", (12,), (28,)),
@@ -142,10 +153,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _addresses("bgp_next_hop", (18,), (63,)),
     _rule("flow_direction", Wire.UINT, 61),
     _rule("bi_flow_direction", Wire.UINT, 239),
-    Rule(
-        "forwarding_status",
-        (Source((0, 89), Wire.UINT), Source((JUNIPER, 137), Wire.COMMON_PROPERTIES, 2)),
-    ),
+    _rule("forwarding_status", Wire.UINT, 89),
     _rule("flow_end_reason", Wire.UINT, 136),
     Rule("src_sgt", mapped=(Wire.UINT,)),
     Rule("dst_sgt", mapped=(Wire.UINT,)),
@@ -170,8 +178,8 @@ RULES: Final[tuple[Rule, ...]] = (
 """One column each. Times, EtherType, MPLS labels and the sampling rate have rules of their own: see plan.py."""
 
 RESPONDER: Final[tuple[Rule, ...]] = (
-    Rule("bytes", (Source((0, 232), Wire.UINT, 4),)),
-    _rule("packets", Wire.UINT, 299),
+    Rule("bytes", (Source((0, 232), Wire.UINT, 4), *(Source(element, Wire.UINT) for element in SERVER_BYTES))),
+    _rule("packets", Wire.UINT, 299, *SERVER_PACKETS),
 )
 """Counters of the other direction, beside 231 and 298. Huawei uses 232 with two bytes for something else."""
 
@@ -205,6 +213,13 @@ class Clock(Enum):
     """Milliseconds of the exporter's uptime."""
 
 
+OBSERVED: Final = (
+    ((0, 325), Clock.NTP),
+    ((0, 324), Clock.NTP_US),
+    ((0, 323), Clock.MILLISECONDS),
+    ((0, 322), Clock.SECONDS),
+)
+"""When something was observed: of an event (NSEL of Cisco's ASA, RFC 8158) all that is told of its time."""
 FLOW_START: Final = (
     ((0, 156), Clock.NTP),
     ((0, 154), Clock.NTP_US),
@@ -212,6 +227,7 @@ FLOW_START: Final = (
     ((0, 150), Clock.SECONDS),
     ((0, 158), Clock.BEFORE_EXPORT_US),
     ((0, 22), Clock.UPTIME_MS),
+    *OBSERVED,
 )
 FLOW_END: Final = (
     ((0, 157), Clock.NTP),
@@ -220,6 +236,7 @@ FLOW_END: Final = (
     ((0, 151), Clock.SECONDS),
     ((0, 159), Clock.BEFORE_EXPORT_US),
     ((0, 21), Clock.UPTIME_MS),
+    *OBSERVED,
 )
 """The elements that tell a flow's ends, the most exact first."""
 
@@ -263,7 +280,7 @@ ALONE: Final[frozenset[Element]] = frozenset(
         *(source.element for rule in RULES for source in rule.sources),
         *(element for element, _ in (*FLOW_START, *FLOW_END)),
         *((0, 34), (0, 50), (0, 60), (0, 256), (0, 311)),
-        *(BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST),
+        *(BASIC_LIST, SUB_TEMPLATE_LIST, SUB_TEMPLATE_MULTI_LIST, COMMON_PROPERTIES),
     }
 )
 """Elements that say something without another one beside them, as those of a basic list do."""

@@ -14,8 +14,13 @@ import xxhash
 
 from ingest.decoders import columns
 from ingest.decoders.lookup import MISSING, Keys, Lookup, mix
+from ingest.decoders.matrix import Matrix
 
 Columns = dict[str, pa.Array]
+Index = npt.NDArray[np.int64]
+
+NAMES_BYTES: Final = 128 << 20
+"""What all names together may have, in UTF-8."""
 
 
 class Kind(IntEnum):
@@ -41,6 +46,8 @@ class Kind(IntEnum):
     """Name by security group tag, of all exporters."""
     BOOTED_MS = auto()
     """When an observation domain's uptime began, in milliseconds since 1970."""
+    RECORD_SGT_NAME = auto()
+    """Name by security group tag, of an exporter, as its flow records have it; that of its options data goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,21 @@ OF_A_DOMAIN: Final = frozenset(
 """Kinds that are asked for by exporter and observation domain; the others by exporter alone."""
 
 NAMED: Final = (
-    ("in_if", "in_if_name", Kind.INTERFACE_NAME),
-    ("out_if", "out_if_name", Kind.INTERFACE_NAME),
-    ("ingress_vrf_id", "ingress_vrf_name", Kind.VRF_NAME),
-    ("egress_vrf_id", "egress_vrf_name", Kind.VRF_NAME),
-    ("src_sgt", "src_sgt_name", Kind.SGT_NAME),
-    ("dst_sgt", "dst_sgt_name", Kind.SGT_NAME),
+    ((Kind.INTERFACE_NAME,), (("in_if", "in_if_name"), ("out_if", "out_if_name"))),
+    ((Kind.VRF_NAME,), (("ingress_vrf_id", "ingress_vrf_name"), ("egress_vrf_id", "egress_vrf_name"))),
+    (
+        (Kind.SGT_NAME, Kind.RECORD_SGT_NAME, Kind.CONFIGURED_SGT_NAME),
+        (("src_sgt", "src_sgt_name"), ("dst_sgt", "dst_sgt_name")),
+    ),
 )
-"""Which column's number gives which column its name."""
+"""By which facts, the best first, which column's number gives which column its name."""
+
+OF_ALL: Final = frozenset({Kind.CONFIGURED_SGT_NAME})
+"""Kinds of facts that hold for all exporters."""
+TAGS: Final = 1 << 16
+"""Security group tags have 16 bits."""
+NEAREST: Final = (Kind.SAMPLER_RATE, Kind.TEMPLATE_RATE, Kind.INTERFACE_RATE, Kind.DOMAIN_RATE)
+"""Which rate counts of several, the best first."""
 
 
 def values_of(column: pa.Array) -> npt.NDArray[np.integer]:
@@ -90,41 +104,39 @@ def text_keys(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in texts], np.uint64).view(np.int64)
 
 
-def domain_keys(exporters: Keys, version: int, domain: npt.NDArray[np.uint32]) -> Keys:
+def domain_keys(exporters: Keys, version: int, domain: npt.NDArray[np.integer]) -> Keys:
     """A key for each exporter's observation domain."""
     return mix(mix(exporters, version), domain)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
-    """By what the sampling rate of n records is asked for: arrays of length n, None where the layout has none."""
+class Sources:
+    """Who sent n records: of m sets, each of one exporter, and of which of them each record is."""
 
-    domains: Keys
-    samplers: npt.NDArray[np.int64] | None
-    templates: npt.NDArray[np.int64] | None
-    interfaces: npt.NDArray[np.int64] | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """Whose facts are asked for, of n records: arrays of length n."""
-
-    enrichment: Enrichment
     exporters: Keys
+    """Of the sets, [m]."""
     domains: Keys
+    """Of the sets, [m]."""
     templates: npt.NDArray[np.int64] | None
-    """Template ids; None where no fact is asked for by them."""
+    """The sets' template ids, [m]; None where no fact is asked for by them."""
+    of: Index
+    """Which set each record is of, [n]."""
 
 
 class Enrichment:
     """Facts of options data, asked for by the column. Bounded; a fact for which there is no room is refused."""
 
-    def __init__(self, limit: int, seed: int) -> None:
+    def __init__(self, limit: int, seed: int, names_bytes: int = NAMES_BYTES) -> None:
         self.seed = seed
         self._facts = {kind: Lookup(limit) for kind in Kind}
+        # Names by small numbers once more: of those nearly all records have, a search costs more than all else.
+        self._matrices = {kind: Matrix() for kinds, _ in NAMED for kind in kinds if kind not in OF_ALL}
+        self._groups = np.full(TAGS, MISSING, np.int64)
+        self._exporters = Lookup(limit)
         self._names: list[str] = []
+        self._room_bytes = names_bytes
         self._numbers: dict[str, int] = {}
-        self._dictionary: pa.StringArray | None = None
+        self._dictionary: pa.StringArray = pa.array([], pa.utf8())
         self._limit = limit
 
     def __len__(self) -> int:
@@ -134,95 +146,193 @@ class Enrichment:
         """Whether there is any fact of these kinds."""
         return any(len(self._facts[kind]) for kind in kinds)
 
-    def put(self, kind: Kind, key: int, value: int | str) -> bool:
-        """Take in a fact; False when there is no room."""
+    def put(self, kind: Kind, key: int, value: int | str, exporter: int, about: int | str) -> bool:
+        """Take in a fact by its key, which is made of an exporter's and of what it is about; False without room."""
         if isinstance(value, str):
             number = self._numbers.get(value)
             if number is None:
-                if len(self._names) >= self._limit:
+                size = len(value.encode())
+                if len(self._names) >= self._limit or size > self._room_bytes:
                     return False
+                self._room_bytes -= size
                 number = self._numbers[value] = len(self._names)
                 self._names.append(value)
-                self._dictionary = None
             value = number
-        return self._facts[kind].put(key, value)
+        if not self._facts[kind].put(key, value):
+            return False
+        if kind in self._matrices and isinstance(about, int):
+            self._matrices[kind].put(self._exporter(exporter), about, value)
+        return True
+
+    def _exporter(self, key: int) -> int | None:
+        """The number of an exporter, from 1 on; None when there is no room for one more."""
+        number = int(self._exporters.get(np.array([key], np.uint64))[0])
+        if number != MISSING:
+            return number
+        number = len(self._exporters) + 1
+        return number if self._exporters.put(key, number) else None
 
     def name_groups(self, names: Mapping[int, str]) -> None:
         """Set the names of security groups that are for all exporters alike."""
         self._facts[Kind.CONFIGURED_SGT_NAME] = Lookup(self._limit)
+        self._groups = np.full(TAGS, MISSING, np.int64)
         for tag, name in names.items():
-            self.put(Kind.CONFIGURED_SGT_NAME, int(self._group_keys(np.array([tag]))[0]), name)
-
-    def _group_keys(self, tags: npt.NDArray[np.integer]) -> Keys:
-        return mix(np.full(len(tags), self.seed, np.uint64), tags)
+            key = int(mix(np.full(1, self.seed, np.uint64), tag)[0])
+            if self.put(Kind.CONFIGURED_SGT_NAME, key, name, 0, tag):
+                self._groups[tag] = self._numbers[name]
 
     def numbers(self, kind: Kind, keys: Keys) -> npt.NDArray[np.int64]:
-        """What the facts say for these keys, MISSING where they say nothing."""
+        """What the facts say for these keys, MISSING where they say nothing. Of names these are their numbers."""
         return self._facts[kind].get(keys)
+
+    def number_of(self, name: str) -> int:
+        """The number of a name, or MISSING while no fact has it."""
+        return self._numbers.get(name, MISSING)
 
     def names(self, kind: Kind, keys: Keys) -> pa.DictionaryArray | None:
         """The names for these keys, null where there is none; None when there is none at all."""
-        found = self._facts[kind].get(keys)
-        there = found != MISSING
-        if not there.any():
+        return self._named(self._facts[kind].get(keys))
+
+    def _named(self, numbers: npt.NDArray[np.int64]) -> pa.DictionaryArray | None:
+        if not (numbers != MISSING).any():
             return None
-        if self._dictionary is None:
-            self._dictionary = pa.array(self._names, pa.utf8())
-        return columns.compacted(np.where(there, found, 0), there, self._dictionary)
+        if len(self._dictionary) < len(self._names):
+            more = pa.array(self._names[len(self._dictionary) :], pa.utf8())
+            self._dictionary = pa.concat_arrays([self._dictionary, more])
+        return columns.numbered(numbers, self._dictionary)
 
-    def join(self, made: Columns, exporters: Keys) -> None:
-        """Add the names of interfaces, VRFs and security groups to columns that have their numbers.
+    def join(self, made: Columns, exporters: Keys, of: Index) -> None:
+        """Add the names of interfaces, VRFs, security groups and applications to columns that have their numbers.
 
-        A name that the record brought itself stands.
+        Row i is of ``exporters[of[i]]``. A name that the record brought itself stands.
         """
-        for number, name, kind in NAMED:
-            if number not in made:
-                continue
-            ids = made[number]
-            if self.has(kind):
-                self._add(made, name, self.names(kind, mix(exporters, values_of(ids))), ids)
-            if kind is Kind.SGT_NAME and self.has(Kind.CONFIGURED_SGT_NAME):
-                named = self.names(Kind.CONFIGURED_SGT_NAME, self._group_keys(values_of(ids)))
-                self._add(made, name, named, ids)
-        if "application_id" in made and self.has(Kind.APPLICATION_NAME):
+        whose = _Whose(exporters, of, self._exporters)
+        for kinds, pairs in NAMED:
+            known = [kind for kind in kinds if self.has(kind)]
+            for number, name in pairs:
+                if known and number in made and _open(made, name):
+                    ids = made[number]
+                    numbers = _without_nulls(self._asked(known, whose, values_of(ids)), ids)
+                    _add(made, name, self._named(numbers))
+        if "application_id" in made and _open(made, "application_name") and self.has(Kind.APPLICATION_NAME):
             ids = made["application_id"].dictionary_encode()
             rows = ids.indices.fill_null(0).to_numpy(zero_copy_only=False)
             texts = text_keys(ids.dictionary.to_pylist()) if len(ids.dictionary) else np.zeros(1, np.int64)
-            named = self.names(Kind.APPLICATION_NAME, mix(exporters, texts[rows]))
-            self._add(made, "application_name", named, ids)
+            numbers = self.numbers(Kind.APPLICATION_NAME, mix(whose.keys, texts.take(rows)))
+            _add(made, "application_name", self._named(_without_nulls(numbers, ids)))
 
-    def rates(self, own: pa.Array | None, asked: Sampled) -> pa.Array | None:
+    def _asked(self, kinds: Sequence[Kind], whose: _Whose, ids: npt.NDArray[np.integer]) -> Index:
+        """The numbers of the names of ids, [n], by the best of these facts that says one."""
+        numbers: Index | None = None
+        for kind in kinds:
+            if numbers is None:
+                numbers = self._numbers_of(kind, whose, ids)
+                continue
+            if (numbers != MISSING).all():
+                break
+            numbers = np.where(numbers == MISSING, self._numbers_of(kind, whose, ids), numbers)
+        assert numbers is not None
+        return numbers
+
+    def _numbers_of(self, kind: Kind, whose: _Whose, ids: npt.NDArray[np.integer]) -> Index:
+        if kind is Kind.CONFIGURED_SGT_NAME:
+            return self._groups.take(ids)
+        matrix = self._matrices[kind]
+        numbers = matrix.get(whose.numbers, ids)
+        if not matrix.whole:
+            open_ = np.flatnonzero(numbers == MISSING)
+            numbers[open_] = self.numbers(kind, mix(whose.keys.take(open_), ids.take(open_)))
+        return numbers
+
+    def rates(
+        self,
+        own: pa.Array | None,
+        sources: Sources,
+        samplers: npt.NDArray[np.integer] | None,
+        interfaces: npt.NDArray[np.integer] | None,
+    ) -> pa.Array | None:
         """Sampling rates: the record's own, else by sampler, template or interface, else the domain's.
 
-        None when nothing is known of any record.
+        ``samplers`` and ``interfaces`` are the ids that records have, [n], None where the layout has none. None when
+        nothing is known of any record.
         """
-        count = len(asked.domains)
-        rate = np.zeros(count, np.int64)
+        by_record = {Kind.SAMPLER_RATE: samplers, Kind.INTERFACE_RATE: interfaces}
+        by_set = {Kind.TEMPLATE_RATE: sources.templates, Kind.DOMAIN_RATE: np.zeros(1, np.int64)}
+        asked = {kind: about for kind, about in (by_record | by_set).items() if about is not None and self.has(kind)}
+        if not asked or (own is not None and own.null_count == 0):
+            return own
+        if own is None and not any(kind in asked for kind in by_record):
+            # Sets are few, and all records of one have the same rate.
+            of_sets = self._nearest(np.zeros(len(sources.domains), np.int64), asked, sources.domains)
+            return _rates(of_sets.astype(np.uint32).take(sources.of), own)
+        rate = np.zeros(len(sources.of), np.int64)
         if own is not None:
             rate[:] = own.fill_null(0).to_numpy(zero_copy_only=False)
-        for kind, about in (
-            (Kind.SAMPLER_RATE, asked.samplers),
-            (Kind.TEMPLATE_RATE, asked.templates),
-            (Kind.INTERFACE_RATE, asked.interfaces),
-            (Kind.DOMAIN_RATE, np.zeros(1, np.int64)),
-        ):
-            if about is None or not self.has(kind):
-                continue
-            if not (rate == 0).any():
-                break
-            told = self.numbers(kind, mix(asked.domains, about))
-            rate = np.where((rate == 0) & (told != MISSING), told, rate)
-        known = rate > 0
-        if not known.any():
-            return own
-        return columns.primitive(rate.astype(np.uint32), pa.uint32(), None if known.all() else known)
+        if sources.templates is not None and Kind.TEMPLATE_RATE in asked:
+            asked[Kind.TEMPLATE_RATE] = sources.templates.take(sources.of)
+        return _rates(self._nearest(rate, asked, sources.domains.take(sources.of)).astype(np.uint32), own)
 
-    @staticmethod
-    def _add(made: Columns, name: str, named: pa.DictionaryArray | None, ids: pa.Array) -> None:
-        """Add names beside those that are there already; none where there is no number."""
-        if named is None:
-            return
-        if ids.null_count:
-            named = columns.where_valid(named, ids)
+    def _nearest(
+        self, rate: npt.NDArray[np.int64], asked: Mapping[Kind, npt.NDArray[np.integer]], domains: Keys
+    ) -> npt.NDArray[np.int64]:
+        """Rates, and where one is 0 that of the nearest fact."""
+        for kind in NEAREST:
+            if kind not in asked:
+                continue
+            if rate.all():
+                break
+            told = self.numbers(kind, mix(domains, asked[kind]))
+            rate = np.where((rate == 0) & (told != MISSING), told, rate)
+        return rate
+
+
+class _Whose:
+    """Of which exporter each of n rows is."""
+
+    def __init__(self, exporters: Keys, of: Index, numbers: Lookup) -> None:
+        self._exporters = exporters
+        self._of = of
+        self._lookup = numbers
+        self._keys: Keys | None = None
+        self._numbers: Index | None = None
+
+    @property
+    def keys(self) -> Keys:
+        """Their keys, [n]."""
+        if self._keys is None:
+            self._keys = self._exporters.take(self._of)
+        return self._keys
+
+    @property
+    def numbers(self) -> Index:
+        """Their numbers, 0 of those that told no name, [n]."""
+        if self._numbers is None:
+            self._numbers = np.maximum(self._lookup.get(self._exporters), 0).take(self._of)
+        return self._numbers
+
+
+def _rates(rate: npt.NDArray[np.uint32], own: pa.Array | None) -> pa.Array | None:
+    """Rates as a column, null where one is 0; the records' own when all are."""
+    known = rate > 0
+    if not known.any():
+        return own
+    return columns.primitive(rate, pa.uint32(), None if known.all() else known)
+
+
+def _open(made: Columns, name: str) -> bool:
+    """Whether a column leaves anything to be filled."""
+    return name not in made or made[name].null_count > 0
+
+
+def _without_nulls(numbers: Index, ids: pa.Array) -> Index:
+    """The numbers, MISSING where there is no id: what stands there in its place means nothing."""
+    if ids.null_count:
+        numbers[ids.is_null().to_numpy(zero_copy_only=False)] = MISSING
+    return numbers
+
+
+def _add(made: Columns, name: str, named: pa.DictionaryArray | None) -> None:
+    """Add names beside those that are there already."""
+    if named is not None and named.null_count < len(named):
         own = made.get(name)
         made[name] = named if own is None else columns.coalesced(own, named)

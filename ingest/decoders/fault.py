@@ -15,7 +15,7 @@ class Fault(StrEnum):
     BAD_LENGTH = "bad_length"
     """A length field is too small to be true, or the type of an sFlow agent's address tells no length."""
     BAD_COUNT = "bad_count"
-    """A NetFlow v5 header with no record, or with more than the 30 that it may have; an AS path of endless segments."""
+    """A header of NetFlow v1, v5 or v7 with no record, or with more than 30; an AS path of endless segments."""
     RESERVED_SET = "reserved_set"
     """A set with an identifier that the protocol has not given a meaning."""
     BAD_TEMPLATE = "bad_template"
@@ -46,7 +46,7 @@ class Oddity(StrEnum):
     """What an exporter did against the rules and could be read all the same. Counted, nothing is lost for it."""
 
     TRAILING_BYTES = "trailing_bytes"
-    """A set, or a NetFlow v5 datagram, ends with four bytes or more that are neither a record nor zeros."""
+    """A set, or a datagram of NetFlow v1, v5 or v7, ends with four bytes or more that are neither a record nor zeros."""
     COUNT_MISMATCH = "count_mismatch"
     """A header counts more records than the datagram has room for."""
     LENGTH_MISMATCH = "length_mismatch"

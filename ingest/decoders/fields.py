@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from ingest.decoders import columns
 from ingest.decoders.layout import Layout
@@ -49,6 +50,9 @@ class Fields(Protocol):
 
     def text(self, at: int) -> pa.StringArray:
         """The strings of a field."""
+
+    def hashes(self) -> npt.NDArray[np.uint64] | None:
+        """Of the bytes of each record, [count]; None where records differ in length."""
 
 
 def _widened(octets: Octets) -> npt.NDArray[np.unsignedinteger]:
@@ -103,6 +107,12 @@ class FixedFields:
     def text(self, at: int) -> pa.StringArray:
         """See :meth:`Fields.text`."""
         return columns.fixed_text(self._field(at))
+
+    def hashes(self) -> npt.NDArray[np.uint64] | None:
+        """See :meth:`Fields.hashes`."""
+        size, octets = self._octets.shape[1], self._octets.tobytes()
+        records = (octets[begin : begin + size] for begin in range(0, len(octets), size))
+        return np.fromiter(map(xxhash.xxh3_64_intdigest, records), np.uint64, self.count)
 
 
 class VariableFields:
@@ -172,6 +182,10 @@ class VariableFields:
         if isinstance(length, int):
             return columns.fixed_text(self._gather(at, length))
         return columns.text(self._buffer, self._starts[at], length)
+
+    def hashes(self) -> npt.NDArray[np.uint64] | None:
+        """See :meth:`Fields.hashes`."""
+        return None
 
 
 def present(layout: Layout) -> dict[tuple[int, int], int]:

@@ -1,4 +1,4 @@
-"""Sampled packet headers, dissected together: one row of bytes a packet, one vectorised step a header field.
+"""Sampled packet headers, dissected together where they lie in a buffer: one vectorised step a header field.
 
 Sources: IEEE 802.3 and 802.1Q; RFC 791, 8200, 9293, 768, 4443, 792; RFC 3032 and 4385 for MPLS and pseudowires;
 RFC 7348, 8926 and 2784 for VXLAN, Geneve and GRE; draft-smith-vxlan-group-policy; Wireshark's dissector for Cisco's
@@ -15,12 +15,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ingest.decoders.addresses import mapped
+from ingest.decoders.headers import windows, word16, word32
+
 Octets = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-ROOM: Final = 64
-"""Zeros behind every row, so that a field beyond the end can be read before it is found to lie there."""
+FRONT_BYTES: Final = 64
+"""Of every row this much is fetched at once: mostly all stand at the same place in it, and are read from there."""
 
 MOST_TAGS: Final = 12
 """Headers between Ethernet and IP that are looked through; VLAN tags and MPLS labels count one each."""
@@ -96,36 +99,42 @@ class Frames:
 
 
 class _Rows:
-    """Rows of bytes, read at places that differ from row to row."""
+    """Rows of bytes, read at places that differ from row to row.
 
-    def __init__(self, octets: Octets, length: Places) -> None:
-        self.count, self.width = octets.shape
-        self._flat = octets.reshape(-1)
-        self._base = np.arange(self.count) * self.width
+    What is read beyond a row is another's or nobody's: whoever reads has to know that the row holds it, or to find out
+    before it is used.
+    """
+
+    def __init__(self, buffer: Octets, begin: Places, length: Places) -> None:
+        self.count = len(begin)
+        self._buffer = buffer if len(buffer) else np.zeros(1, np.uint8)
+        self._begin = begin
         self.length = length
+        self._front = windows(self._buffer, begin, FRONT_BYTES)
 
     def u8(self, at: Places) -> npt.NDArray[np.int64]:
-        values: npt.NDArray[np.uint8] = self._flat[self._base + np.minimum(at, self.width - 1)]
-        return values.astype(np.int64)
+        return self._buffer.take(self._begin + at, mode="clip").astype(np.int64)
 
     def u16(self, at: Places) -> npt.NDArray[np.int64]:
-        return self.u8(at) << 8 | self.u8(at + 1)
+        return word16(self.octets(at, 2), 0).astype(np.int64)
 
     def u32(self, at: Places) -> npt.NDArray[np.int64]:
-        return self.u16(at) << 16 | self.u16(at + 2)
+        return word32(self.octets(at, 4), 0).astype(np.int64)
 
     def octets(self, at: Places, width: int) -> Octets:
-        place = np.minimum(at[:, None] + np.arange(width), self.width - 1)
-        taken: Octets = self._flat[self._base[:, None] + place]
-        return taken
+        """What stands at a place of each row, [n, width]: not to be written to."""
+        first = int(at[0]) if self.count else 0
+        if first + width <= FRONT_BYTES and (at == first).all():
+            return self._front[:, first : first + width]
+        return windows(self._buffer, self._begin + at, width)
 
 
 class _Dissection:
     """The state of all rows while they are taken apart: where each stands, and what comes next there."""
 
-    def __init__(self, octets: Octets, length: Places, protocol: npt.NDArray[np.int64]) -> None:
-        self.rows = _Rows(octets, length)
-        count = len(octets)
+    def __init__(self, rows: _Rows, protocol: npt.NDArray[np.int64]) -> None:
+        self.rows = rows
+        count = rows.count
         self.at = np.zeros(count, np.int64)
         self.etype = np.zeros(count, np.int64)
         self.frames = Frames(length=np.zeros(count, np.int64))
@@ -135,12 +144,12 @@ class _Dissection:
         self._begin(protocol)
 
     def put(self, column: str, where: Mask, values: npt.NDArray[np.integer]) -> None:
-        """Set a column of the rows that ``where`` picks; other rows keep what they have."""
+        """Set a column of the rows that ``where`` picks, by values made for it; other rows keep what they have."""
         if not where.any():
             return
         cells = self.frames.cells.get(column)
         if cells is None:
-            self.frames.cells[column] = Cells(values.copy(), where.copy())
+            self.frames.cells[column] = Cells(values, where.copy())
             return
         cells.values[where] = values[where]
         cells.valid[where] = True
@@ -161,22 +170,23 @@ class _Dissection:
         """Rows that stand at an Ethernet header: addresses, and the EtherType behind them."""
         if not where.any():
             return
+        header = self.rows.octets(self.at, 14)
         whole = where & self.holds(12)
-        self.put("dst_mac", whole, self.rows.octets(self.at, 6))
-        self.put("src_mac", whole, self.rows.octets(self.at + 6, 6))
+        self.put("dst_mac", whole, header[:, :6].copy())
+        self.put("src_mac", whole, header[:, 6:12].copy())
         typed = where & self.holds(14)
-        self.etype = np.where(where, np.where(typed, self.rows.u16(self.at + 12), 0), self.etype)
+        self.etype = np.where(where, np.where(typed, word16(header, 12), 0), self.etype)
         self.at = np.where(where, self.at + 14, self.at)
 
     def ppp(self, where: Mask) -> None:
         """Rows that stand at a PPP protocol number, with or without the octets of HDLC before it."""
         if not where.any():
             return
-        framed = where & (self.rows.u16(self.at) == 0xFF03)
+        framed = where & self.holds(2) & (self.rows.u16(self.at) == 0xFF03)
         self.at = np.where(framed, self.at + 2, self.at)
-        number = self.rows.u16(self.at)
+        number, numbered = self.rows.u16(self.at), where & self.holds(2)
         for ppp, etype in PPP_TYPES:
-            self.etype[where & (number == ppp)] = etype
+            self.etype[numbered & (number == ppp)] = etype
         self.at = np.where(where, self.at + 2, self.at)
 
     def tags(self) -> None:
@@ -193,11 +203,11 @@ class _Dissection:
                 break
 
     def _vlan(self, here: Mask) -> Mask:
-        where: Mask = here & np.isin(self.etype, VLAN_TAGS) & self.holds(4)
+        where: Mask = here & _IS_VLAN_TAG.take(self.etype) & self.holds(4)
         if where.any():
             vlan = (self.rows.u16(self.at) & 0xFFF).astype(np.uint16)
             self.put("src_vlan", where & (self.vlans == 0), vlan)
-            self.put("inner_vlan", where & (self.vlans == 1), vlan)
+            self.put("inner_vlan", where & (self.vlans == 1), vlan.copy())
             self.vlans[where] += 1
             self.etype = np.where(where, self.rows.u16(self.at + 2), self.etype)
             self.at = np.where(where, self.at + 4, self.at)
@@ -212,7 +222,7 @@ class _Dissection:
         return where
 
     def _mpls(self, here: Mask) -> Mask:
-        where: Mask = here & np.isin(self.etype, MPLS) & self.holds(4)
+        where: Mask = here & _IS_MPLS.take(self.etype) & self.holds(4)
         if where.any():
             word = self.rows.u32(self.at)
             self.labels.append((word >> 12).astype(np.uint32))
@@ -252,9 +262,10 @@ class _Dissection:
         An ``inner`` packet becomes the flow instead of the one around it, unless it is cut before it tells its own.
         """
         proto = np.zeros(self.rows.count, np.int64)
-        four = (self.etype == ETYPE_IPV4) & self.holds(20) & (self.rows.u8(self.at) >> 4 == 4)
-        six = (self.etype == ETYPE_IPV6) & self.holds(40) & (self.rows.u8(self.at) >> 4 == 6)
-        told = (self.etype >= FIRST_ETYPE) & ~np.isin(self.etype, LOOKED_THROUGH)
+        version = self.rows.u8(self.at) >> 4
+        four = (self.etype == ETYPE_IPV4) & (version == 4) & self.holds(20)
+        six = (self.etype == ETYPE_IPV6) & (version == 6) & self.holds(40)
+        told = (self.etype >= FIRST_ETYPE) & ~_IS_LOOKED_THROUGH.take(self.etype)
         if inner:
             told &= four | six | ((self.etype != ETYPE_IPV4) & (self.etype != ETYPE_IPV6))
             self._forget(told, _OF_A_FLOW)
@@ -265,42 +276,39 @@ class _Dissection:
         if six.any():
             inside |= self._ipv6(six, proto)
         # A header that is cut within the extensions does not say what is behind them.
-        self.put("proto", four | (six & ~np.isin(proto, EXTENSIONS)), proto.astype(np.uint8))
+        self.put("proto", four | (six & ~_IS_EXTENSION.take(proto)), proto.astype(np.uint8))
         return proto, inside
 
     def _ipv4(self, where: Mask, proto: npt.NDArray[np.int64]) -> Mask:
-        rows, at = self.rows, self.at
-        self._ends(where, at, rows.u16(at + 2))
-        self.put("ip_tos", where, rows.u8(at + 1).astype(np.uint8))
-        self.put("fragment_id", where, rows.u16(at + 4).astype(np.uint32))
-        offset = rows.u16(at + 6) & 0x1FFF
-        self.put("fragment_offset", where, offset.astype(np.uint16))
-        self.put("ip_ttl", where, rows.u8(at + 8).astype(np.uint8))
-        proto[where] = rows.u8(at + 9)[where]
+        at, header = self.at, self.rows.octets(self.at, 20)
+        self._ends(where, at, word16(header, 2).astype(np.int64))
+        self.put("ip_tos", where, header[:, 1].copy())
+        self.put("fragment_id", where, word16(header, 4).astype(np.uint32))
+        offset = word16(header, 6) & np.uint16(0x1FFF)
+        self.put("fragment_offset", where, offset)
+        self.put("ip_ttl", where, header[:, 8].copy())
+        np.copyto(proto, header[:, 9], where=where)
         for column, place in (("src_addr", 12), ("dst_addr", 16)):
-            address = np.zeros((rows.count, 16), np.uint8)
-            address[:, 10:12] = 0xFF
-            address[:, 12:] = rows.octets(at + place, 4)
-            self.put(column, where, address)
-        words = rows.u8(at) & 0xF
+            self.put(column, where, mapped(header[:, place : place + 4]))
+        words = (header[:, 0] & np.uint8(0xF)).astype(np.int64)
         self.at = np.where(where, at + np.maximum(words, 5) * 4, at)
         inside: Mask = where & (offset == 0) & (words >= 5)
         return inside
 
     def _ipv6(self, where: Mask, proto: npt.NDArray[np.int64]) -> Mask:
-        rows, at = self.rows, self.at
-        first = rows.u32(at)
-        self._ends(where, at + 40, rows.u16(at + 4))
+        rows, at, header = self.rows, self.at, self.rows.octets(self.at, 40)
+        first = word32(header, 0)
+        self._ends(where, at + 40, word16(header, 4).astype(np.int64))
         self.put("ip_tos", where, ((first >> 20) & 0xFF).astype(np.uint8))
-        self.put("ipv6_flow_label", where, (first & 0xFFFFF).astype(np.uint32))
-        self.put("ip_ttl", where, rows.u8(at + 7).astype(np.uint8))
-        self.put("src_addr", where, rows.octets(at + 8, 16))
-        self.put("dst_addr", where, rows.octets(at + 24, 16))
-        following = rows.u8(at + 6)
+        self.put("ipv6_flow_label", where, first & np.uint32(0xFFFFF))
+        self.put("ip_ttl", where, header[:, 7].copy())
+        self.put("src_addr", where, header[:, 8:24].copy())
+        self.put("dst_addr", where, header[:, 24:40].copy())
+        following = header[:, 6].astype(np.int64)
         self.at = np.where(where, at + 40, at)
         whole = where.copy()
         for _ in range(MOST_EXTENSIONS):
-            extended = whole & np.isin(following, EXTENSIONS) & self.holds(8)
+            extended = whole & _IS_EXTENSION.take(following) & self.holds(8)
             if not extended.any():
                 break
             fragment = extended & (following == FRAGMENT)
@@ -314,39 +322,40 @@ class _Dissection:
             following = np.where(extended, word >> 24, following)
             self.at = np.where(extended, self.at + size, self.at)
         proto[where] = following[where]
-        inside: Mask = whole & ~np.isin(following, EXTENSIONS)
+        inside: Mask = whole & ~_IS_EXTENSION.take(following)
         return inside
 
     def _ends(self, where: Mask, begin: Places, size: Places) -> None:
         """Where IP packets end that have ``size`` bytes from ``begin`` on; a size of 0 says nothing (RFC 2675)."""
         first = where & (self.frames.length == 0) & (size > 0)
-        self.frames.length[first] = (begin + size)[first]
+        np.copyto(self.frames.length, begin + size, where=first)
 
     def transport(self, proto: npt.NDArray[np.int64], inside: Mask) -> None:
         """Read the ports, flags and types of rows that stand at a transport header."""
-        rows, at = self.rows, self.at
-        ported = inside & np.isin(proto, PORTED) & self.holds(4)
-        self.put("src_port", ported, rows.u16(at).astype(np.uint16))
-        self.put("dst_port", ported, rows.u16(at + 2).astype(np.uint16))
+        header = self.rows.octets(self.at, 14)
+        ported = inside & _IS_PORTED.take(proto) & self.holds(4)
+        self.put("src_port", ported, word16(header, 0))
+        self.put("dst_port", ported, word16(header, 2))
         flagged = inside & (proto == TCP) & self.holds(14)
-        self.put("tcp_flags", flagged, (rows.u16(at + 12) & 0xFFF).astype(np.uint16))
-        icmp = inside & np.isin(proto, ICMP) & self.holds(2)
-        self.put("icmp_type", icmp, rows.u8(at).astype(np.uint8))
-        self.put("icmp_code", icmp, rows.u8(at + 1).astype(np.uint8))
+        self.put("tcp_flags", flagged, word16(header, 12) & np.uint16(0xFFF))
+        icmp = inside & _IS_ICMP.take(proto) & self.holds(2)
+        self.put("icmp_type", icmp, header[:, 0].copy())
+        self.put("icmp_code", icmp, header[:, 1].copy())
 
     def tunnel(self, proto: npt.NDArray[np.int64], inside: Mask, decapsulate: Collection[str]) -> Mask:
         """Read the header of a tunnel; returns the rows that now stand at what it carries, as configured."""
         rows, at = self.rows, self.at
         entered = np.zeros(rows.count, np.bool_)
-        port = rows.u16(at + 2)
-        vxlan = inside & (proto == UDP) & (port == VXLAN_PORT) & self.holds(16)
+        datagram = inside & (proto == UDP) & self.holds(16)
+        port = rows.u16(at + 2) if datagram.any() else np.zeros(rows.count, np.int64)
+        vxlan = datagram & (port == VXLAN_PORT)
         if vxlan.any():
             flags = rows.u16(at + 8)
             self.put("vni", vxlan & (flags & 0x0800 != 0), (rows.u32(at + 12) >> 8).astype(np.uint32))
             self.put("src_sgt", vxlan & (flags & 0x8000 != 0), rows.u16(at + 10).astype(np.uint16))
             if "vxlan" in decapsulate:
                 entered |= self._enter(vxlan, np.full(rows.count, 16), np.full(rows.count, ETYPE_TEB))
-        geneve = inside & (proto == UDP) & (port == GENEVE_PORT) & self.holds(16)
+        geneve = datagram & (port == GENEVE_PORT)
         if geneve.any():
             self.put("vni", geneve, (rows.u32(at + 12) >> 8).astype(np.uint32))
             if "geneve" in decapsulate:
@@ -380,7 +389,7 @@ class _Dissection:
     def _enter(self, where: Mask, size: Places, etype: npt.NDArray[np.int64]) -> Mask:
         """Move rows to what a tunnel carries, when that is something that is looked for; returns which."""
         bridged = where & (etype == ETYPE_TEB) & (self.at + size + 14 <= self.rows.length)
-        where = bridged | (where & np.isin(etype, CARRIED) & (etype != ETYPE_TEB))
+        where = bridged | (where & _IS_CARRIED.take(etype) & (etype != ETYPE_TEB))
         self.at = np.where(where, self.at + size, self.at)
         self.etype = np.where(where, etype, self.etype)
         if bridged.any():
@@ -420,16 +429,36 @@ _OF_A_FLOW: Final = (
 _OF_A_LINK: Final = ("src_mac", "dst_mac", "src_vlan", "inner_vlan")
 
 
+def _among(numbers: Collection[int], size: int) -> Mask:
+    """For each number below ``size`` whether it is one of these: looked up faster than compared with each."""
+    table = np.zeros(size, np.bool_)
+    table[list(numbers)] = True
+    return table
+
+
+_IS_VLAN_TAG: Final = _among(VLAN_TAGS, 1 << 16)
+_IS_MPLS: Final = _among(MPLS, 1 << 16)
+_IS_LOOKED_THROUGH: Final = _among(LOOKED_THROUGH, 1 << 16)
+_IS_CARRIED: Final = _among(CARRIED, 1 << 16)
+_IS_PORTED: Final = _among(PORTED, 1 << 8)
+_IS_ICMP: Final = _among(ICMP, 1 << 8)
+_IS_EXTENSION: Final = _among(EXTENSIONS, 1 << 8)
+
+
 def dissect(
-    octets: Octets, length: Places, protocol: npt.NDArray[np.int64], decapsulate: Collection[str] = ()
+    buffer: Octets,
+    begin: Places,
+    length: Places,
+    protocol: npt.NDArray[np.int64],
+    decapsulate: Collection[str] = (),
 ) -> Frames:
     """Take n headers apart.
 
-    ``octets`` has shape [n, width], zeros behind each row's ``length`` bytes and ROOM of them behind the longest row;
-    ``protocol`` is a HeaderProtocol each, others give nothing. Of a tunnel the outer header is the flow, unless its
-    kind (gre, ipip, vxlan, geneve) is in ``decapsulate``.
+    They begin at places of ``buffer`` that it has, and have ``length`` bytes there; ``protocol`` is a HeaderProtocol
+    each, others give nothing. Of a tunnel the outer header is the flow, unless its kind (gre, ipip, vxlan, geneve) is
+    in ``decapsulate``.
     """
-    state = _Dissection(octets, length, protocol)
+    state = _Dissection(_Rows(buffer, begin, length), protocol)
     for depth in range(MOST_TUNNELS + 1):
         state.tags()
         proto, inside = state.network(inner=depth > 0)

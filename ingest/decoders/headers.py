@@ -18,7 +18,7 @@ class Headers:
     """The headers of n datagrams of one protocol: arrays of length n, in the machine's byte order."""
 
     version: int
-    """5, 9 or 10."""
+    """The version word; 0 for sFlow."""
     source: npt.NDArray[np.uint8]
     """Address that the exporter is known by, [n, 16]."""
     domain: npt.NDArray[np.uint32]
@@ -39,14 +39,14 @@ class Headers:
         """The headers of these rows, in this order."""
         return Headers(
             version=self.version,
-            source=self.source[rows],
-            domain=self.domain[rows],
-            sequence=self.sequence[rows],
-            exported_ns=self.exported_ns[rows],
-            uptime_ms=None if self.uptime_ms is None else self.uptime_ms[rows],
-            received_ns=self.received_ns[rows],
-            identity=self.identity[rows],
-            source_port=self.source_port[rows],
+            source=self.source.take(rows, axis=0),
+            domain=self.domain.take(rows),
+            sequence=self.sequence.take(rows),
+            exported_ns=self.exported_ns.take(rows),
+            uptime_ms=None if self.uptime_ms is None else self.uptime_ms.take(rows),
+            received_ns=self.received_ns.take(rows),
+            identity=self.identity.take(rows),
+            source_port=self.source_port.take(rows),
         )
 
     @staticmethod
@@ -78,11 +78,11 @@ class Heard:
     domain: npt.NDArray[np.uint32]
     sequence: npt.NDArray[np.uint32]
     units: npt.NDArray[np.uint32]
-    """How far the exporter's next number is from this one: flows (v5), 1 (v9), data records (IPFIX)."""
+    """How far the exporter's next number is from this one: flows (v5, v7), 1 (v9), data records (IPFIX); 0 for v1."""
     exact: npt.NDArray[np.bool_]
     """False where a set could not be decoded, so that its records could not be counted."""
     records: npt.NDArray[np.uint32]
-    """Data records that were decoded at once; those of options are among them."""
+    """Data records of flows that were decoded at once."""
     undecoded: npt.NDArray[np.uint32]
     """Sets that were not: broken ones, and those that wait for their template."""
     uptime_ms: npt.NDArray[np.uint32] | None
@@ -93,10 +93,13 @@ def gather(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[
     """Bytes at ``at`` and the ``width`` - 1 after them, all of which the buffer has, [n, width]."""
     if len(at) == 0:
         return np.zeros((0, width), np.uint8)
-    # All windows of this width, as a view: taking rows of it copies each in one go.
-    view = np.lib.stride_tricks.as_strided(buffer, (len(buffer) - width + 1, width), (1, 1), writeable=False)
-    taken: npt.NDArray[np.uint8] = view[at]
+    taken: npt.NDArray[np.uint8] = _windows_of(buffer, width)[at].view(np.uint8).reshape(-1, width)
     return taken
+
+
+def _windows_of(buffer: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.void]:
+    """All windows of a width, as a view: each is one item, which is copied in one go."""
+    return np.ndarray((len(buffer) - width + 1,), np.dtype((np.void, width)), buffer, strides=(1,))
 
 
 def windows(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray[np.uint8]:
@@ -115,18 +118,18 @@ def windows(buffer: npt.NDArray[np.uint8], at: Index, width: int) -> npt.NDArray
 
 def word16(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint16]:
     """Big-endian 16-bit words at ``at`` of each row."""
-    return np.ascontiguousarray(octets[:, at : at + 2]).view(">u2")[:, 0].astype(np.uint16)
+    return octets[:, at : at + 2].view(">u2")[:, 0].astype(np.uint16)
 
 
 def word32(octets: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint32]:
     """Big-endian 32-bit words at ``at`` of each row."""
-    return np.ascontiguousarray(octets[:, at : at + 4]).view(">u4")[:, 0].astype(np.uint32)
+    return octets[:, at : at + 4].view(">u4")[:, 0].astype(np.uint32)
 
 
 def identities(datagrams: Datagrams, rows: Index, sampler: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     """Hash the sampler's address, [n, 16], and the bytes of each datagram, by way of the free bytes before it."""
     begin = datagrams.offset[rows] - HEADROOM_BYTES
-    datagrams.buffer[begin[:, None] + np.arange(HEADROOM_BYTES)] = sampler
+    _windows_of(datagrams.buffer, HEADROOM_BYTES)[begin] = sampler.view(f"V{HEADROOM_BYTES}")[:, 0]
     end = datagrams.offset[rows] + datagrams.length[rows]
     view = memoryview(datagrams.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
     pieces = map(view.__getitem__, map(slice, begin.tolist(), end.tolist()))

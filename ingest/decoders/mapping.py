@@ -147,7 +147,7 @@ class FieldMapping:
         return variant
 
 
-_NUMBERS: Final = frozenset({Wire.HIGH_BYTE, Wire.LOW_BYTE, Wire.SEGMENT, Wire.COMMON_PROPERTIES})
+_NUMBERS: Final = frozenset({Wire.HIGH_BYTE, Wire.LOW_BYTE, Wire.SEGMENT})
 """Parts of numbers: a field that is mapped to such a column is a number."""
 
 MAPPABLE: Final[Mapping[str, tuple[Wire, ...]]] = MappingProxyType(

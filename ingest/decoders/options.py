@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.decoders import columns
@@ -40,6 +41,8 @@ class OptionsData:
     layout: Layout
     batch: pa.RecordBatch
     """A column a field, named by :func:`column_name`, beside who sent them and when."""
+    hashes: npt.NDArray[np.uint64] | None = None
+    """Of the bytes of each record; None where records differ in length."""
 
 
 def decode_options(layout: Layout, fields: Fields, origin: Origin) -> OptionsData:
@@ -61,10 +64,12 @@ def decode_options(layout: Layout, fields: Fields, origin: Origin) -> OptionsDat
                 made[column_name(layout, at)] = columns.primitive(values, pa.float64())
         elif (field.enterprise, field.element) in TEXT_ELEMENTS:
             made[column_name(layout, at)] = fields.text(at)
-        elif field.length <= 8:
-            made[column_name(layout, at)] = columns.primitive(fields.uint(at).astype(np.uint64), pa.uint64())
-        elif field.length != VARIABLE:
+        elif field.length <= 8 or field.length == VARIABLE:
+            # Of variable length, what has no number's length is null.
+            values = fields.uint(at).astype(np.uint64)
+            made[column_name(layout, at)] = columns.primitive(values, pa.uint64(), fields.told(at))
+        else:
             octets = fields.octets(at, field.length)
             if octets is not None:
                 made[column_name(layout, at)] = columns.primitive(octets, pa.binary(field.length))
-    return OptionsData(layout, pa.RecordBatch.from_pydict(made))
+    return OptionsData(layout, pa.RecordBatch.from_pydict(made), fields.hashes())

@@ -18,7 +18,14 @@ Columns = dict[str, pa.Array]
 ICMP: Final = 1
 ICMPV6: Final = 58
 
-TYPE_NAMES: Final = {0: "SFLOW_5", 5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
+TYPE_NAMES: Final = {
+    0: "SFLOW_5",
+    1: "NETFLOW_V1",
+    5: "NETFLOW_V5",
+    7: "NETFLOW_V7",
+    9: "NETFLOW_V9",
+    10: "IPFIX",
+}
 """By version word; sFlow's has 32 bits, of which the upper 16 are 0."""
 
 
@@ -51,13 +58,13 @@ class Origin:
     ) -> Origin:
         """What the headers' rows ``of`` tell, one for each record."""
         return cls(
-            source=headers.source[of],
-            domain=headers.domain[of],
-            sequence=headers.sequence[of],
-            exported_ns=headers.exported_ns[of],
-            uptime_ms=None if headers.uptime_ms is None else headers.uptime_ms[of],
-            received_ns=headers.received_ns[of],
-            identity=headers.identity[of],
+            source=headers.source.take(of, axis=0),
+            domain=headers.domain.take(of),
+            sequence=headers.sequence.take(of),
+            exported_ns=headers.exported_ns.take(of),
+            uptime_ms=None if headers.uptime_ms is None else headers.uptime_ms.take(of),
+            received_ns=headers.received_ns.take(of),
+            identity=headers.identity.take(of),
             position=position,
             booted_ms=booted_ms,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,17 +13,27 @@ import pyarrow as pa
 
 from ingest.decoders import columns, elements
 from ingest.decoders.clocks import TIMES, time_column, told_time
-from ingest.decoders.enrich import Asked, Sampled, values_of
+from ingest.decoders.enrich import Enrichment, Sources, values_of
 from ingest.decoders.extra import extra_column, suits
 from ingest.decoders.fault import Oddity
 from ingest.decoders.fields import Fields, present, width
+from ingest.decoders.groups import GROUPS, GroupNames, group_names
 from ingest.decoders.layout import Layout
 from ingest.decoders.lists import Around, list_columns, list_places
 from ingest.decoders.mapping import Rules
 from ingest.decoders.origin import Origin, common_columns, icmp_from_port, ordered, record_ids
 from ingest.decoders.rates import sampling_rate
 from ingest.decoders.sections import find_section, section_columns
-from ingest.decoders.values import IPV4_PREFIX, Places, Step, interface_names, narrowed, step_for
+from ingest.decoders.values import (
+    IPV4_PREFIX,
+    Places,
+    Step,
+    both,
+    common_properties,
+    interface_names,
+    narrowed,
+    step_for,
+)
 from shared.record import TIME
 
 Mask = npt.NDArray[np.bool_]
@@ -29,6 +41,17 @@ Columns = dict[str, pa.Array]
 
 ETYPE_IPV4: Final = 0x0800
 ETYPE_IPV6: Final = 0x86DD
+ADDRESSES: Final = ("src_addr", "dst_addr")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What is told of the exporters of records, and who these are."""
+
+    enrichment: Enrichment
+    sources: Sources
+    hear: Callable[[GroupNames], None]
+    """Takes in what the records call security groups."""
 
 
 class Plan:
@@ -41,11 +64,15 @@ class Plan:
         self._places = places
         self._steps = [step for rule in rules.rules if (step := step_for(rule, layout, places)) is not None]
         self._steps.extend(interface_names(layout))
+        if not any(step.column == "forwarding_status" for step in self._steps):
+            self._steps.extend(common_properties(layout))
         self._extras = [
             (one.extra, places[one.element], one.written_as)
             for one in rules.extras
             if one.extra is not None and one.element in places and suits(one, width(layout, places[one.element]))
         ]
+        self._makes = {step.column for step in self._steps}
+        self._ipv4 = all(step.ipv4 for step in self._steps if step.column in ADDRESSES)
         self._section = find_section(layout, places)
         self._lists = list_places(layout)
         self._reverse_places = {
@@ -69,6 +96,11 @@ class Plan:
     def lists(self) -> bool:
         """Whether the layout has structured data, whose reading needs what is around the records."""
         return bool(self._lists)
+
+    @property
+    def names_groups(self) -> bool:
+        """Whether records may have a security group with its name."""
+        return any(self._makes.issuperset(pair) for pair in GROUPS)
 
     def columns(self, fields: Fields, origin: Origin, around: Around | None, oddities: Counter[Oddity]) -> Columns:
         """What the records tell: their own elements, then a sampled section, then structured data.
@@ -95,20 +127,17 @@ class Plan:
         return made
 
     def decode(
-        self, fields: Fields, origin: Origin, asked: Asked | None = None, around: Around | None = None
+        self, fields: Fields, origin: Origin, told: Told | None = None, around: Around | None = None
     ) -> tuple[list[pa.RecordBatch], Counter[Oddity]]:
         """Turn records into batches: one, and a second of what flowed the other way when the layout has that.
 
-        What options data told of their exporters is joined to the records when there is ``asked`` for it.
+        What is ``told`` of their exporters is joined to the records.
         """
         oddities: Counter[Oddity] = Counter()
         made = common_columns(self.layout.version, origin) | self.columns(fields, origin, around, oddities)
         self._default(made, fields, origin)
-        if asked is not None:
-            rate = asked.enrichment.rates(made.get("sampling_rate"), self._sampled(made, fields, asked))
-            if rate is not None:
-                made["sampling_rate"] = rate
-            asked.enrichment.join(made, asked.exporters)
+        if told is not None:
+            self._join(made, fields, told)
         if not self._reverse_steps:
             return [ordered(made)], oddities
         made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 1, np.uint8), pa.uint8())
@@ -131,15 +160,22 @@ class Plan:
             one = columns.primitive(np.ones(fields.count, np.uint64), pa.uint64())
             made["flows"] = columns.filled(made.get("flows"), one)
 
-    def _sampled(self, made: Columns, fields: Fields, asked: Asked) -> Sampled:
-        """By what options data may tell the sampling rate of these records."""
+    def _join(self, made: Columns, fields: Fields, told: Told) -> None:
+        """Add the rates and names that are told of the records' exporters, by some of the records themselves."""
+        if self.names_groups:
+            groups = group_names(made, told.sources)
+            if groups is not None:
+                told.hear(groups)
         sampler = next((self._places[element] for element in elements.SAMPLERS if element in self._places), None)
-        return Sampled(
-            asked.domains,
-            samplers=None if sampler is None else fields.uint(sampler).astype(np.int64),
-            templates=asked.templates,
-            interfaces=None if "in_if" not in made else values_of(made["in_if"]).astype(np.int64),
+        rate = told.enrichment.rates(
+            made.get("sampling_rate"),
+            told.sources,
+            samplers=None if sampler is None else fields.uint(sampler),
+            interfaces=None if "in_if" not in made else values_of(made["in_if"]),
         )
+        if rate is not None:
+            made["sampling_rate"] = rate
+        told.enrichment.join(made, told.sources.exporters, told.sources.of)
 
     def _reversed(
         self, forward: Columns, fields: Fields, origin: Origin, oddities: Counter[Oddity]
@@ -172,21 +208,25 @@ class Plan:
         return batch if something.all() else batch.filter(pa.array(something))
 
     def _etype(self, made: Columns, fields: Fields) -> None:
-        addresses = [made[name] for name in ("src_addr", "dst_addr") if name in made]
-        if addresses:
+        addresses = [made[name] for name in ADDRESSES if name in made]
+        if addresses and self._ipv4:
+            values = np.full(fields.count, ETYPE_IPV4, np.uint16)
+            made["etype"] = columns.primitive(values, pa.uint16(), _any_told(addresses))
+        elif addresses:
             six = np.zeros(fields.count, np.bool_)
             for column in addresses:
                 words = np.frombuffer(column.buffers()[1], np.uint32).reshape(-1, 4)
                 six |= (words[:, 0] != 0) | (words[:, 1] != 0) | (words[:, 2] != IPV4_PREFIX)
             values = np.where(six, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
             made["etype"] = columns.primitive(values, pa.uint16(), _any_told(addresses))
-        elif (0, 60) in self._places:
+        if (0, 60) in self._places and _lacks(made, "etype"):
             ip_version = fields.uint(self._places[0, 60])
             values = np.where(ip_version == 6, np.uint16(ETYPE_IPV6), np.uint16(ETYPE_IPV4))
-            made["etype"] = columns.primitive(values, pa.uint16(), (ip_version == 4) | (ip_version == 6))
-        elif (0, 256) in self._places:
+            _fill(made, {"etype": columns.primitive(values, pa.uint16(), (ip_version == 4) | (ip_version == 6))})
+        if (0, 256) in self._places and _lacks(made, "etype"):
             values, valid = narrowed(fields.uint(self._places[0, 256]), np.dtype(np.uint16))
-            made["etype"] = columns.primitive(values, pa.uint16(), valid)
+            valid = both(valid, fields.told(self._places[0, 256]))
+            _fill(made, {"etype": columns.primitive(values, pa.uint16(), valid)})
 
     def _icmp(self, made: Columns) -> None:
         if self.layout.version != 9 or "icmp_type" in made or "proto" not in made or "dst_port" not in made:
@@ -211,6 +251,11 @@ def _fill(made: Columns, more: Columns) -> None:
     """Add columns, and to those that are there what they left open."""
     for name, column in more.items():
         made[name] = columns.filled(made.get(name), column)
+
+
+def _lacks(made: Columns, name: str) -> bool:
+    """Whether a column is not there, or has not a value everywhere."""
+    return name not in made or made[name].null_count > 0
 
 
 def _any_told(made: list[pa.Array]) -> Mask | None:

@@ -15,8 +15,9 @@ from ingest.decoders.enrich import Fact
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.headers import Heard
 from ingest.decoders.options import OptionsData
+from ingest.decoders.samples import SampleNumbers
 from ingest.decoders.sets import DataSets
-from ingest.decoders.templates import Learned
+from ingest.decoders.templates import Learned, Word
 
 UNKNOWN_VERSION: Final = 0xFFFF
 
@@ -40,12 +41,16 @@ class Decoded:
     """Data sets whose template is not known. They refer to the datagrams' buffer."""
     learned: list[Learned] = field(default_factory=list)
     """Templates that came, in their order: those that changed what is known, not those that only repeat it."""
+    words: list[Word] = field(default_factory=list)
+    """The same with the datagrams that told them, and those that only repeat what is contested."""
     templates: int = 0
     """How many template records came, repetitions counted."""
     heard: list[Heard] = field(default_factory=list)
     """What each exporter's datagrams said of themselves, a part a protocol."""
+    samples: list[SampleNumbers] = field(default_factory=list)
+    """How the samples of sFlow are numbered, a part a kind and form. They refer to the headers of the batch."""
     version: npt.NDArray[np.uint16] = field(default_factory=lambda: np.zeros(0, np.uint16))
-    """The version word of each datagram, in the order of the batch: 5, 9, 10, 0 for sFlow, or UNKNOWN_VERSION."""
+    """The version word of each datagram, in the order of the batch: 1, 5, 7, 9, 10, 0 for sFlow, or UNKNOWN_VERSION."""
     faults: Counter[tuple[Fault, Unit]] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     """Structures of sFlow that fill no column, by kind; a closed list, since unknown numbers share one."""
@@ -53,6 +58,8 @@ class Decoded:
 
     def skip(self, what: str, tags: npt.NDArray[np.uint32], named: Collection[int]) -> None:
         """Count structures that were skipped by their length, each by its number when that is one of ``named``."""
+        if len(tags) == 0:
+            return
         for tag, count in zip(*np.unique(tags, return_counts=True), strict=True):
             number = f"{int(tag) >> 12}:{int(tag) & 0xFFF}" if int(tag) in named else "unknown"
             self.skipped[f"{what} {number}"] += int(count)

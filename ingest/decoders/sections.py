@@ -16,7 +16,7 @@ import pyarrow as pa
 from ingest.decoders import columns
 from ingest.decoders.elements import Element
 from ingest.decoders.fields import Fields
-from ingest.decoders.frame import ROOM, Frames, HeaderProtocol, dissect
+from ingest.decoders.frame import Frames, HeaderProtocol, dissect
 from ingest.decoders.layout import VARIABLE, Layout
 from shared.record import COLUMN
 
@@ -88,10 +88,9 @@ def section_columns(section: Section, fields: Fields, decapsulate: Collection[st
         # A field of fixed length is filled up behind a section that is shorter.
         exported = _number(fields, section.exported)
         length = np.where(exported > 0, np.minimum(exported, length), length)
-    rows = np.zeros((fields.count, octets.shape[1] + ROOM), np.uint8)
-    rows[:, : octets.shape[1]] = octets
-    rows[np.arange(rows.shape[1]) >= length[:, None]] = 0
-    frames = dissect(rows, length, _protocol(section, fields, rows), decapsulate)
+    rows = np.ascontiguousarray(octets)
+    begin = np.arange(fields.count) * rows.shape[1]
+    frames = dissect(rows.reshape(-1), begin, length, _protocol(section, fields, rows, length), decapsulate)
     made = {
         name: columns.primitive(cells.values, COLUMN[name].type, None if cells.valid.all() else cells.valid)
         for name, cells in frames.cells.items()
@@ -116,10 +115,12 @@ def _number(fields: Fields, at: int) -> npt.NDArray[np.int64]:
     return number
 
 
-def _protocol(section: Section, fields: Fields, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def _protocol(
+    section: Section, fields: Fields, rows: npt.NDArray[np.uint8], length: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """What each section begins with; 0 for what is not taken apart."""
     if section.ip:
-        version = rows[:, 0] >> 4
+        version = np.where(length > 0, rows[:, 0] >> 4, 0) if rows.shape[1] else np.zeros(fields.count, np.uint8)
         protocol = np.where(
             version == 4, int(HeaderProtocol.IPV4), np.where(version == 6, int(HeaderProtocol.IPV6), 0)
         ).astype(np.int64)

@@ -52,6 +52,23 @@ class DataSets:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, which: Index) -> DataSets:
+        """These sets, in this order, over the same buffer."""
+        return DataSets(
+            self.buffer,
+            self.headers.take(which),
+            self.start[which],
+            self.length[which],
+            self.position[which],
+            [self.keys[index] for index in which.tolist()],
+        )
+
+    def bodies(self) -> bytes:
+        """All bodies, one after the other."""
+        view = memoryview(self.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
+        ends = (self.start + self.length).tolist()
+        return b"".join(map(view.__getitem__, map(slice, self.start.tolist(), ends)))
+
     @staticmethod
     def join(parts: list[DataSets]) -> DataSets:
         """The sets of all parts, which are of one protocol, over a buffer of their own."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from ingest.decoders import columns, frame
 from ingest.decoders import sflow_elements as kinds
+from ingest.decoders.addresses import mapped
 from ingest.decoders.context import Context
 from ingest.decoders.datagrams import Datagrams
 from ingest.decoders.enrich import exporter_keys
@@ -24,8 +26,9 @@ from ingest.decoders.frame import Cells
 from ingest.decoders.headers import Headers, Heard, Index, identities, windows, word32
 from ingest.decoders.origin import Origin, common_columns, ordered
 from ingest.decoders.result import Decoded
+from ingest.decoders.samples import SampleNumbers
 from ingest.decoders.sflow_counters import decode_counters
-from ingest.decoders.xdr import Tagged, find_tagged
+from ingest.decoders.xdr import Tagged, among, find_tagged
 from shared.record import COLUMN
 
 VERSION: Final = 0
@@ -49,18 +52,30 @@ class SampleForm:
     """Where the words of a sample's fixed part stand; -1 for those that it does not have."""
 
     words: int
+    drops: int
     rate: int
     input: int
     output: int
     records: int
     reason: int = -1
     expanded: bool = False
+    kind: kinds.SampleKind = kinds.SampleKind.FLOW
+
+    def numbers(self, headers: Headers, row: Index, words: Words) -> SampleNumbers:
+        """How samples of this form are numbered: of datagrams ``row``, [n, words]."""
+        if self.expanded or self.kind is kinds.SampleKind.DISCARDED:
+            source_class, source_index = words[:, 1], words[:, 2]
+        else:
+            source_class, source_index = words[:, 1] >> 24, words[:, 1] & 0xFFFFFF
+        return SampleNumbers(self.kind, headers, row, source_class, source_index, words[:, 0], words[:, self.drops])
 
 
 FORMS: Final = {
-    kinds.FLOW_SAMPLE: SampleForm(words=8, rate=2, input=5, output=6, records=7),
-    kinds.EXPANDED_FLOW_SAMPLE: SampleForm(words=11, rate=3, input=6, output=8, records=10, expanded=True),
-    kinds.DISCARDED_PACKET: SampleForm(words=8, rate=-1, input=4, output=5, records=7, reason=6),
+    kinds.FLOW_SAMPLE: SampleForm(words=8, drops=4, rate=2, input=5, output=6, records=7),
+    kinds.EXPANDED_FLOW_SAMPLE: SampleForm(words=11, drops=5, rate=3, input=6, output=8, records=10, expanded=True),
+    kinds.DISCARDED_PACKET: SampleForm(
+        words=8, drops=3, rate=-1, input=4, output=5, records=7, reason=6, kind=kinds.SampleKind.DISCARDED
+    ),
 }
 
 
@@ -80,7 +95,7 @@ class _Sheet:
 
         Rows are distinct and ascending. A value that is too large for the column is left out and counted.
         """
-        dtype = np.dtype(np.uint8) if values.ndim == 2 else _dtype(COLUMN[column].type)
+        dtype = np.dtype(np.uint8) if values.ndim == 2 else _dtype(column)
         if values.dtype.itemsize > dtype.itemsize:
             fits = values <= np.iinfo(dtype).max
             if not fits.all():
@@ -99,6 +114,13 @@ class _Sheet:
             cells = self.cells[column] = Cells(blank, np.zeros(self.count, np.bool_))
         cells.values[at] = values
         cells.valid[at] = True
+
+    def put_cells(self, column: str, at: Index, cells: Cells) -> None:
+        """The same with cells that nobody else keeps, whose values have the type of the column."""
+        if len(at) < self.count or column in self.cells:
+            self.put(column, at, cells.values, cells.valid)
+        elif cells.valid.any():
+            self.cells[column] = cells
 
     def _put_all(
         self, column: str, values: npt.NDArray[np.integer], valid: Mask | None, dtype: np.dtype[np.integer]
@@ -134,8 +156,10 @@ class _Sheet:
         }
 
 
-def _dtype(type_: pa.DataType) -> np.dtype[np.integer]:
+@cache
+def _dtype(column: str) -> np.dtype[np.integer]:
     """How numpy holds the values of a column."""
+    type_ = COLUMN[column].type
     return np.dtype(f"{'i' if pa.types.is_timestamp(type_) else 'u'}{type_.bit_width // 8}")
 
 
@@ -176,7 +200,7 @@ def decode_sflow5(datagrams: Datagrams, rows: Index, context: Context, decoded: 
     records = np.zeros(len(rows), np.int64)
     undecoded = beyond.astype(np.int64)
     # Counters first: the names that they tell hold for the flows that came with them.
-    counters = samples.take(np.isin(samples.tag, COUNTERS_SAMPLES))
+    counters = samples.take(among(samples.tag, COUNTERS_SAMPLES))
     if len(counters):
         counted = decode_counters(datagrams.buffer, headers, counters, context.options, decoded)
         undecoded += np.bincount(counters.row[~counted], minlength=len(rows))
@@ -186,7 +210,7 @@ def decode_sflow5(datagrams: Datagrams, rows: Index, context: Context, decoded: 
             made = _decode_samples(batch, which, form, decoded)
             records += np.bincount(which.row[made], minlength=len(rows))
             undecoded += np.bincount(which.row[~made], minlength=len(rows))
-    known = np.isin(samples.tag, (*FORMS, *COUNTERS_SAMPLES))
+    known = among(samples.tag, (*FORMS, *COUNTERS_SAMPLES))
     decoded.skip("sample", samples.tag[~known], frozenset())
     decoded.heard.append(
         Heard(
@@ -217,12 +241,11 @@ class _Batch:
 
 def _agents(head: Octets, address: Index, source: Octets) -> Octets:
     """Agent addresses of 16 bytes; the UDP source where the agent does not say."""
-    agent = np.where((address == 0)[:, None], source, head[:, 8:24])
-    four = address == 4
-    agent[four, :10] = 0
-    agent[four, 10:12] = 0xFF
-    agent[four, 12:] = head[four, 8:12]
-    return np.ascontiguousarray(agent)
+    four = mapped(head[:, 8:12])
+    if (address == 4).all():
+        return four
+    agent = np.where((address == 4)[:, None], four, head[:, 8:24])
+    return np.where((address == 0)[:, None], source, agent)
 
 
 def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: Decoded) -> Mask:
@@ -233,6 +256,7 @@ def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: D
     if len(kept) == 0:
         return whole
     words = _words(batch.buffer, kept.start, form.words)
+    decoded.samples.append(form.numbers(batch.headers, kept.row, words))
     sheet = _Sheet(len(kept), decoded)
     _put_fixed(sheet, words, form)
     end = kept.start + kept.length
@@ -241,9 +265,9 @@ def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: D
     decoded.oddity(Oddity.COUNT_MISMATCH, short)
     lists = _put_records(sheet, batch, records, decoded)
     every = np.arange(sheet.count)
-    udp_source = batch.udp_source[kept.row]
+    udp_source = batch.udp_source.take(kept.row, axis=0)
     origin = Origin.spread(batch.headers, kept.row, kept.start - batch.begin[kept.row])
-    sheet.put("source_address", every, udp_source, np.logical_or.reduce(udp_source != origin.source, axis=1))
+    sheet.put("source_address", every, udp_source, _differ(udp_source, origin.source))
     sheet.put("packets", every, np.ones(sheet.count, np.uint64))
     sheet.put("flows", every, np.ones(sheet.count, np.uint64))
     for column in ("time_flow_start", "time_flow_end"):
@@ -253,7 +277,7 @@ def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: D
     del made["time_exported"]
     options = batch.context.options
     if options is not None and len(options.enrichment):
-        options.enrichment.join(made, exporter_keys(origin.source, options.enrichment.seed))
+        options.enrichment.join(made, exporter_keys(batch.headers.source, options.enrichment.seed), kept.row)
     decoded.batches.append(ordered(made))
     return whole
 
@@ -277,6 +301,8 @@ def _put_fixed(sheet: _Sheet, words: Words, form: SampleForm) -> None:
     else:
         discarded, reason = out_form == 1, out_value
         sheet.put("forwarding_status", every, np.full(sheet.count, kinds.FORWARDED), out_form == 2)
+    if not discarded.any():
+        return
     sheet.put("drop_reason", every, reason, discarded)
     status = np.full(sheet.count, kinds.DROPPED)
     for number, meaning in kinds.FORWARDING_STATUS.items():
@@ -299,7 +325,7 @@ def _put_records(sheet: _Sheet, batch: _Batch, records: Tagged, decoded: Decoded
     lists: dict[str, pa.Array] = {}
     decoded.skip(
         "flow record",
-        records.tag[~np.isin(records.tag, tuple(kinds.KNOWN_FLOW_RECORDS))],
+        records.tag[~among(records.tag, RECORDS)],
         kinds.COUNTED_FLOW_RECORDS,
     )
     for tag, (shortest, put) in RECORDS.items():
@@ -329,14 +355,9 @@ def _put_sampled_header(sheet: _Sheet, batch: _Batch, found: Tagged, lists: dict
         return
     sheet.put("bytes", found.row, words[:, 1])
     length = np.minimum(words[:, 3], LONGEST_FRAME_BYTES)
-    longest = int(length.max(initial=0))
-    octets = windows(batch.buffer, found.start + 16, longest + frame.ROOM)
-    octets[:, longest:] = 0
-    if int(length.min()) < longest:
-        octets[:, :longest][np.arange(longest) >= length[:, None]] = 0
-    frames = frame.dissect(octets, length, words[:, 0], batch.context.decapsulate)
+    frames = frame.dissect(batch.buffer, found.start + 16, length, words[:, 0], batch.context.decapsulate)
     for column, cells in frames.cells.items():
-        sheet.put(column, found.row, cells.values, cells.valid)
+        sheet.put_cells(column, found.row, cells)
     if frames.labelled.any():
         labels = np.zeros((sheet.count, frames.labels.shape[1]), np.uint32)
         there = np.zeros(labels.shape, np.bool_)
@@ -534,12 +555,14 @@ RECORDS: Final[dict[int, tuple[int, Put]]] = {
 
 def _mapped(octets: Octets) -> Octets:
     """Addresses of 16 octets; IPv4 as ::ffff:a.b.c.d."""
-    if octets.shape[1] == 16:
-        return octets
-    mapped = np.zeros((len(octets), 16), np.uint8)
-    mapped[:, 10:12] = 0xFF
-    mapped[:, 12:] = octets
-    return mapped
+    return octets if octets.shape[1] == 16 else mapped(octets)
+
+
+def _differ(one: Octets, other: Octets) -> Mask:
+    """Which addresses are not the same, [n, 16] each."""
+    halves, others = one.view(np.uint64), other.view(np.uint64)
+    differ: Mask = (halves[:, 0] != others[:, 0]) | (halves[:, 1] != others[:, 1])
+    return differ
 
 
 def _address(buffer: Octets, found: Tagged) -> tuple[Octets, Mask, Index]:

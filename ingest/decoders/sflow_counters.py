@@ -19,8 +19,9 @@ from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.headers import Headers, Index, windows, word32
 from ingest.decoders.lookup import mix
 from ingest.decoders.result import Decoded
+from ingest.decoders.samples import SampleNumbers
 from ingest.decoders.sflow_counter_elements import COUNTED, STRUCTURES
-from ingest.decoders.sflow_elements import EXPANDED_COUNTERS_SAMPLE
+from ingest.decoders.sflow_elements import EXPANDED_COUNTERS_SAMPLE, SampleKind
 from ingest.decoders.sflow_structures import Sheet, put_records
 from ingest.decoders.xdr import Tagged, find_tagged
 
@@ -55,9 +56,13 @@ def decode_counters(
     every = np.arange(sheet.count)
     source_class = np.where(expanded, source, source >> 24)
     source_index = np.where(expanded, word32(head, 8), source & 0xFFFFFF)
+    sequence = word32(head, 0)
+    decoded.samples.append(
+        SampleNumbers(SampleKind.COUNTERS, headers, samples.row, source_class, source_index, sequence, None)
+    )
     sheet.put("source_id_class", every, source_class)
     sheet.put("source_id_index", every, source_index)
-    sheet.put("sample_sequence_num", every, word32(head, 0))
+    sheet.put("sample_sequence_num", every, sequence)
     sheet.put("if_index", every, source_index, (source_class == IF_INDEX) & (source_index > 0))
     records, beyond, short = find_tagged(
         buffer,

@@ -6,6 +6,7 @@ sflowtool's headers for what agents send besides.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
 
 FLOW_SAMPLE: Final = 1
@@ -13,6 +14,19 @@ COUNTERS_SAMPLE: Final = 2
 EXPANDED_FLOW_SAMPLE: Final = 3
 EXPANDED_COUNTERS_SAMPLE: Final = 4
 DISCARDED_PACKET: Final = 5
+
+
+class SampleKind(IntEnum):
+    """Samples that a data source numbers for themselves."""
+
+    FLOW = 0
+    COUNTERS = 1
+    DISCARDED = 2
+
+
+WITH_DROPS: Final = (SampleKind.FLOW, SampleKind.DISCARDED)
+"""Kinds whose samples tell how many the agent has dropped."""
+
 
 KNOWN_FLOW_RECORDS: Final = frozenset(
     {1, 2, 3, 4, 1001, 1002, 1003, 1004, 1006, 1007, 1020, 1029, 1030, 2100, 2101, 2102, 2103}

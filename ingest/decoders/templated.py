@@ -10,19 +10,21 @@ import numpy.typing as npt
 
 from ingest.decoders.context import Context
 from ingest.decoders.datagrams import Datagrams
-from ingest.decoders.enrich import Asked, Kind, domain_keys, exporter_keys
+from ingest.decoders.enrich import Kind, Sources, domain_keys, exporter_keys
 from ingest.decoders.fault import Fault, Oddity, Unit
 from ingest.decoders.fields import Fields, FixedFields
+from ingest.decoders.groups import GroupNames
 from ingest.decoders.headers import Headers, Heard, Index, gather, identities, word16, word32
-from ingest.decoders.layout import FIRST_DATA_SET, Layout, read_templates
+from ingest.decoders.layout import FIRST_DATA_SET, Layout, Template, read_templates
 from ingest.decoders.lists import Around, Budget
 from ingest.decoders.lookup import mix
 from ingest.decoders.options import decode_options
 from ingest.decoders.origin import Origin
+from ingest.decoders.plan import Plan, Told
 from ingest.decoders.records import locate, variable_fields
 from ingest.decoders.result import PADDING_BYTES, Decoded
 from ingest.decoders.sets import DataSets, Sets, find_sets
-from ingest.decoders.templates import AMBIGUOUS, DOMAIN_BYTES, UNKNOWN, Learned, Templates, template_keys
+from ingest.decoders.templates import AMBIGUOUS, DOMAIN_BYTES, UNKNOWN, Learned, Templates, Word, template_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,14 @@ def decode_templated(protocol: Protocol, datagrams: Datagrams, rows: Index, cont
         data.start - begin[data.row],
         keys,
     )
+    options_before = len(decoded.options)
     counts = decode_data_sets(found, numbers, context, decoded)
     lost = counts < 0
     exact = np.ones(len(rows), np.bool_)
     exact[data.row[lost]] = False
     exact &= ~(beyond | too_small)
     records = np.bincount(data.row, np.maximum(counts, 0), len(rows)).astype(np.uint32)
+    of_flows = _of_flows(counts, numbers, templates) if len(decoded.options) > options_before else counts
     reserved = np.bincount(sets.row[~(is_template | is_data)], minlength=len(rows))
     undecoded = (np.bincount(data.row[lost], minlength=len(rows)) + reserved + (beyond | too_small)).astype(np.uint32)
     v9 = protocol.version == 9
@@ -110,7 +114,7 @@ def decode_templated(protocol: Protocol, datagrams: Datagrams, rows: Index, cont
             # NetFlow v9 counts datagrams, IPFIX data records, those of options among them.
             units=np.ones(len(rows), np.uint32) if v9 else records,
             exact=np.ones(len(rows), np.bool_) if v9 else exact,
-            records=records,
+            records=np.bincount(data.row, np.maximum(of_flows, 0), len(rows)).astype(np.uint32),
             undecoded=undecoded,
             uptime_ms=headers.uptime_ms,
             received_ns=headers.received_ns,
@@ -174,12 +178,21 @@ def _learn(
                     decoded.oddities[Oddity.TEMPLATE_REDEFINED] += 1
             elif outcome is not None:
                 decoded.faults[outcome, Unit.SETS] += 1
+            changed = isinstance(outcome, Learned)
+            if changed or templates.contested(key):
+                decoded.words.append(_word(key, item, headers, row, changed=changed))
             known = templates.candidates(key)
             if known != before:
                 of_key = changes.setdefault(key, [(-1, before)])
                 del of_key[MOST_CHANGES:]
                 of_key.append((at, known))
     return changes
+
+
+def _word(key: bytes, template: Template, headers: Headers, row: int, *, changed: bool) -> Word:
+    uptime_ms = None if headers.uptime_ms is None else int(headers.uptime_ms[row])
+    times = int(headers.exported_ns[row]), int(headers.received_ns[row])
+    return Word(key, template, changed, int(headers.sequence[row]), uptime_ms, *times)
 
 
 def _known_at(at: int, changes: list[Change]) -> tuple[tuple[int, ...], list[int]]:
@@ -211,6 +224,12 @@ def _fits(layout: Layout, body: npt.NDArray[np.uint8]) -> bool:
     return layout.variable or left < PADDING_BYTES or not body[len(body) - left :].any()
 
 
+def _of_flows(counts: Index, numbers: npt.NDArray[np.int64], templates: Templates) -> Index:
+    """How many records each set has, but 0 where its layout is of options."""
+    known = [number for number in np.unique(numbers).tolist() if number != UNKNOWN]
+    return np.where(np.isin(numbers, [number for number in known if templates.layout(number).options]), 0, counts)
+
+
 def decode_data_sets(
     sets: DataSets, numbers: npt.NDArray[np.int64], context: Context, decoded: Decoded
 ) -> npt.NDArray[np.int64]:
@@ -233,7 +252,7 @@ def decode_data_sets(
             counts[which] = _decode_group(number, variant, sets, which, context, budget, decoded)
     pending = np.flatnonzero(counts < 0)
     if len(pending):
-        decoded.pending.append(_subset(sets, pending))
+        decoded.pending.append(sets.take(pending))
     return counts
 
 
@@ -250,12 +269,12 @@ def _decode_group(
         if context.options is not None:
             decoded.facts.extend(context.options.read([options]))
         return counts
-    asked, booted_ms = _ask(sets, which, of, context)
-    origin = Origin.spread(sets.headers, which[of], position, booted_ms)
     plan = context.templates.plan(number, variant)
+    told, booted_ms = _told(sets, which, of, context, plan, decoded)
+    origin = Origin.spread(sets.headers, which[of], position, booted_ms)
     domains = [sets.keys[index][:DOMAIN_BYTES] for index in which.tolist()] if plan.lists else []
     around = Around(context.templates, layout.version, variant, context.decapsulate, domains, of, budget)
-    batches, oddities = plan.decode(fields, origin, asked, around)
+    batches, oddities = plan.decode(fields, origin, told, around)
     for fault, count in around.faults.items():
         decoded.faults[fault, Unit.SETS] += count
     decoded.batches.extend(batches)
@@ -284,40 +303,38 @@ def _locate_records(
     counts = length // size
     used = counts * size
     decoded.trailing(sets.buffer, start + used, length - used)
-    view = memoryview(sets.buffer)  # type: ignore[arg-type]  # a numpy array is a buffer
-    joined = b"".join(map(view.__getitem__, map(slice, start.tolist(), (start + used).tolist())))
-    fields = FixedFields(layout, np.frombuffer(joined, np.uint8).reshape(-1, size))
     of = np.repeat(np.arange(len(which)), counts)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    return counts, fields, of, sets.position[which][of] + (np.arange(fields.count) - first) * size
+    # A record begins so many bytes behind the first of all as it would if they lay side by side, less what is before
+    # its own set there.
+    along = np.arange(len(of)) * size
+    before = (np.cumsum(counts) - counts) * size
+    fields = FixedFields(layout, gather(sets.buffer, along + (start - before).take(of), size))
+    return counts, fields, of, along + (sets.position[which] - before).take(of)
 
 
-def _ask(
-    sets: DataSets, which: Index, of: Index, context: Context
-) -> tuple[Asked | None, npt.NDArray[np.int64] | None]:
-    """Whose facts to join to the records, and when their exporters' uptime began; None where no facts are known."""
-    if context.options is None or len(context.options.enrichment) == 0:
+def _told(
+    sets: DataSets, which: Index, of: Index, context: Context, plan: Plan, decoded: Decoded
+) -> tuple[Told | None, npt.NDArray[np.int64] | None]:
+    """What to join to the records, and when their exporters' uptime began; None where no facts are known."""
+    options = context.options
+    if options is None or not (len(options.enrichment) or plan.names_groups):
         return None, None
-    enrichment = context.options.enrichment
+    enrichment = options.enrichment
     headers = sets.headers
-    exporters = exporter_keys(headers.source[which], enrichment.seed)
-    domains = domain_keys(exporters, headers.version, headers.domain[which])
+    exporters = exporter_keys(headers.source.take(which, axis=0), enrichment.seed)
+    domains = domain_keys(exporters, headers.version, headers.domain.take(which))
     templates: Index | None = None
     if enrichment.has(Kind.TEMPLATE_RATE):
         ids = b"".join(sets.keys[index][-2:] for index in which.tolist())
-        templates = np.frombuffer(ids, ">u2").astype(np.int64)[of]
+        templates = np.frombuffer(ids, ">u2").astype(np.int64)
     booted_ms = None
     if headers.uptime_ms is None and enrichment.has(Kind.BOOTED_MS):
-        booted_ms = enrichment.numbers(Kind.BOOTED_MS, mix(domains, 0))[of]
-    return Asked(enrichment, exporters[of], domains[of], templates), booted_ms
+        booted_ms = enrichment.numbers(Kind.BOOTED_MS, mix(domains, 0)).take(of)
 
+    def hear(groups: GroupNames) -> None:
+        told = which[groups.sets]
+        decoded.facts.extend(
+            options.learn_groups(groups, headers.source.take(told, axis=0), int(headers.received_ns[which].max()))
+        )
 
-def _subset(sets: DataSets, which: Index) -> DataSets:
-    return DataSets(
-        sets.buffer,
-        sets.headers.take(which),
-        sets.start[which],
-        sets.length[which],
-        sets.position[which],
-        [sets.keys[index] for index in which.tolist()],
-    )
+    return Told(enrichment, Sources(exporters, domains, templates, of), hear), booted_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,19 @@ class Learned:
     redefined: bool
 
 
+class Word(NamedTuple):
+    """A template as a datagram told it, with what that datagram said of its place among others."""
+
+    key: bytes
+    template: Template
+    changed: bool
+    """Whether it changed what is known; else it only repeats it."""
+    sequence: int
+    uptime_ms: int | None
+    exported_ns: int
+    received_ns: int
+
+
 class Templates(Protocol):
     """Layouts by template key.
 
@@ -53,6 +66,9 @@ class Templates(Protocol):
 
     def learn(self, key: bytes, template: Template) -> Learned | Fault | None:
         """Take a template in: what changed, why it was refused, or None when it was known."""
+
+    def contested(self, key: bytes) -> bool:
+        """Whether this template was redefined lately, so that whoever tells it again has to be noted."""
 
     def layout(self, number: int) -> Layout:
         """The layout with this number."""

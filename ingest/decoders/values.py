@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.decoders import columns, elements
+from ingest.decoders.addresses import mapped
 from ingest.decoders.elements import Element, Rule, Wire
 from ingest.decoders.fault import Oddity
 from ingest.decoders.fields import Fields, width
@@ -34,6 +35,8 @@ class Step:
 
     column: str
     run: Callable[[Fields, Counter[Oddity]], pa.Array]
+    ipv4: bool = False
+    """Whether all that it makes are IPv4 addresses."""
 
 
 def step_for(rule: Rule, layout: Layout, places: Places) -> Step | None:
@@ -58,7 +61,7 @@ def step_for(rule: Rule, layout: Layout, places: Places) -> Step | None:
         Wire.APPLICATION: lambda fields, _: applications(fields, found[0][0]),
     }
     if wire in read:
-        return Step(rule.column, read[wire])
+        return Step(rule.column, read[wire], ipv4=all(wire is Wire.IPV4 for _, wire in found))
     dtype = np.dtype(type_.to_pandas_dtype())
     return Step(rule.column, lambda fields, oddities: _numbers(found, fields, dtype, type_, oddities))
 
@@ -78,6 +81,35 @@ def interface_names(layout: Layout) -> list[Step]:
         return lambda fields, _: columns.names(fields.text(at))
 
     return [Step(name, named(at)) for name, at in places.items()]
+
+
+def common_properties(layout: Layout) -> list[Step]:
+    """What fills the forwarding status where none is sent but Juniper's common properties are."""
+    places = [
+        at
+        for at, field in enumerate(layout.fields)
+        if at >= layout.scopes and (field.enterprise, field.element) == elements.COMMON_PROPERTIES and field.length > 0
+    ]
+    return [Step("forwarding_status", lambda fields, _: _exceptions(fields, places))] if places else []
+
+
+FORWARDING_EXCEPTION: Final = 2
+FORWARDED: Final = 64
+DROPPED: Final = 128
+"""Statuses of RFC 7270 §4.12; the latter says nothing of the reason."""
+
+
+def _exceptions(fields: Fields, places: list[int]) -> pa.Array:
+    """The status by the property that is a forwarding exception, whose code is 0 where there was none."""
+    status = np.zeros(fields.count, np.uint8)
+    for at in places:
+        _, _, length = fields.span(at)
+        # The type is in the upper 6 bits, of two bytes or of four.
+        shift = (8 * np.clip(length, 2, 8) - 6).astype(np.uint64)
+        sent = fields.uint(at).astype(np.uint64)
+        exception = (length >= 2) & (length <= 8) & (sent >> shift == FORWARDING_EXCEPTION)
+        status[exception] = np.where(sent[exception] << (64 - shift[exception]) == 0, FORWARDED, DROPPED)
+    return columns.primitive(status, pa.uint8(), status > 0)
 
 
 def _fits(source: elements.Source, length: int) -> bool:
@@ -119,11 +151,11 @@ def _numbers(
         if others_told is not None:
             take &= others_told
         values = np.where(take, others, values)
-        fit = _both(fit, None if others_fit is None else others_fit | ~take)
+        fit = both(fit, None if others_fit is None else others_fit | ~take)
         told = None if told is None else told | take
     if fit is not None:
         count_beyond(oddities, ~fit)
-    return columns.primitive(values, type_, _both(fit, told))
+    return columns.primitive(values, type_, both(fit, told))
 
 
 def count_beyond(oddities: Counter[Oddity], where: Mask) -> None:
@@ -133,16 +165,11 @@ def count_beyond(oddities: Counter[Oddity], where: Mask) -> None:
         oddities[Oddity.OUT_OF_RANGE] += count
 
 
-def _both(one: Mask | None, other: Mask | None) -> Mask | None:
+def both(one: Mask | None, other: Mask | None) -> Mask | None:
+    """Where both are true; None is true everywhere."""
     if one is None or other is None:
         return one if other is None else other
     return one & other
-
-
-def _common_properties(values: Unsigned) -> Unsigned:
-    # Type 2 is a forwarding exception; 64 is "forwarded", 128 "dropped, unknown reason" (RFC 7270 §4.12).
-    dropped = ((values >> 10) == 2) & ((values & 0x3FF) != 0)
-    return np.where(dropped, np.uint8(128), np.uint8(64))
 
 
 _READ: Final[Mapping[Wire, Callable[[Unsigned], Unsigned]]] = {
@@ -150,11 +177,12 @@ _READ: Final[Mapping[Wire, Callable[[Unsigned], Unsigned]]] = {
     Wire.HIGH_BYTE: lambda values: (values.astype(np.uint64) >> np.uint64(8)) & np.uint64(0xFF),
     Wire.LOW_BYTE: lambda values: values.astype(np.uint64) & np.uint64(0xFF),
     Wire.SEGMENT: lambda values: values.astype(np.uint64) & np.uint64(0xFFFFFF),
-    Wire.COMMON_PROPERTIES: _common_properties,
 }
 
 
 def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType) -> pa.Array:
+    if len(found) == 1 and found[0][1] is Wire.IPV4:
+        return _ipv4(found[0][0], fields, type_)
     words = np.zeros((fields.count, 4), np.uint32)
     words[:, 2] = IPV4_PREFIX
     told: Mask | None = np.zeros(fields.count, np.bool_)
@@ -184,6 +212,15 @@ def _addresses(found: list[tuple[int, Wire]], fields: Fields, type_: pa.DataType
         if not empty.any():
             break
     return columns.primitive(words.view(np.uint8), type_, told)
+
+
+def _ipv4(at: int, fields: Fields, type_: pa.DataType) -> pa.Array:
+    """The addresses of the one field that there is, or zeros where it has another length."""
+    octets = fields.octets(at, 4)
+    if octets is None:
+        nothing = np.zeros((fields.count, 4), np.uint8)
+        return columns.primitive(mapped(nothing), type_, np.zeros(fields.count, np.bool_))
+    return columns.primitive(mapped(octets), type_, fields.told(at, 4))
 
 
 def _macs(places: list[int], fields: Fields, type_: pa.DataType) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,10 +30,24 @@ class Tagged:
 
     def take(self, which: Index | npt.NDArray[np.bool_]) -> Tagged:
         """These structures, in this order."""
-        return Tagged(self.row[which], self.start[which], self.length[which], self.tag[which])
+        if which.dtype == np.bool_:
+            if which.all():
+                return self
+            which = np.flatnonzero(which)
+        return Tagged(self.row.take(which), self.start.take(which), self.length.take(which), self.tag.take(which))
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+def among(tags: npt.NDArray[np.uint32], numbers: Iterable[int]) -> npt.NDArray[np.bool_]:
+    """Which tags are one of these numbers; the sooner told, the earlier those come that are there."""
+    found = np.zeros(len(tags), np.bool_)
+    for number in numbers:
+        found |= tags == number
+        if found.all():
+            break
+    return found
 
 
 def find_tagged(
@@ -47,19 +62,23 @@ def find_tagged(
     beyond = np.zeros(len(begin), np.bool_)
     at, left = begin.astype(np.int64), count.astype(np.int64)
     active = np.flatnonzero((left > 0) & (at + HEADER_BYTES <= end))
+    here, ends, wanted = at.take(active), end.take(active), left.take(active)
     while len(active) >= FEW:
-        here = at[active]
         head = windows(buffer, here, HEADER_BYTES)
-        length = word32(head, 4).astype(np.int64)
+        tag, length, start = word32(head, 0), word32(head, 4).astype(np.int64), here + HEADER_BYTES
+        whole = start + length <= ends
+        if not whole.all():
+            beyond[active[~whole]] = True
+            active, start, ends, wanted = active[whole], start[whole], ends[whole], wanted[whole]
+            tag, length = tag[whole], length[whole]
+        found.append((active, start, length, tag))
         # Opaque data is padded to a multiple of four; some agents leave the padding out of the length.
-        after = here + HEADER_BYTES + ((length + 3) & ~3)
-        whole = here + HEADER_BYTES + length <= end[active]
-        beyond[active] = ~whole
-        found.append((active[whole], here[whole] + HEADER_BYTES, length[whole], word32(head, 0)[whole]))
-        active, after = active[whole], after[whole]
-        at[active] = after
-        left[active] -= 1
-        active = active[(left[active] > 0) & (after + HEADER_BYTES <= end[active])]
+        here, wanted = start + ((length + 3) & ~3), wanted - 1
+        more = (wanted > 0) & (here + HEADER_BYTES <= ends)
+        if not more.all():
+            left[active[~more]] = wanted[~more]
+            active, here, ends, wanted = active[more], here[more], ends[more], wanted[more]
+    at[active], left[active] = here, wanted
     for row in active.tolist():
         one, beyond[row], left[row] = _walk(buffer, row, int(at[row]), int(end[row]), int(left[row]))
         found.append(one)

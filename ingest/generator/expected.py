@@ -128,11 +128,12 @@ class _Piece:
             "time_flow_start": (exported - flows.start_age_ms[:, which].ravel()) * MS,
             "time_flow_end": (exported - flows.end_age_ms[:, which].ravel()) * MS,
             "observation_domain_id": self._value("domain") % (2**16 if v5 else 2**32),
-            "sampling_rate": self._value(self._layout.rate),
             "bytes": flows.octets[:, which].ravel(),
             "packets": flows.packets[:, which].ravel(),
             **self._fields(),
         }
+        if self._layout.rate is not None:
+            columns["sampling_rate"] = self._value(self._layout.rate)
         if any(field.column == "sampler" for field in self._layout.fields):
             # A sampler's table doubles the exporter's rate for the first, and again for the second.
             columns["sampling_rate"] <<= self._conversations.values("sampler")[self._index]

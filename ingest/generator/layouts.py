@@ -80,11 +80,11 @@ class Gap:
 class Layout:
     """The fields of a template, for conversations of one address family, and of one IP protocol if `proto` says so.
 
-    `rate` names the exporters' column that is the sampling rate of its records.
+    `rate` names the exporters' column that is the sampling rate of its records, which nobody tells without one.
     """
 
     def __init__(
-        self, family: int, fields: tuple[Field, ...], *, proto: int | None = None, rate: str = "sampling_rate"
+        self, family: int, fields: tuple[Field, ...], *, proto: int | None = None, rate: str | None = "sampling_rate"
     ) -> None:
         self.family = family
         self.proto = proto

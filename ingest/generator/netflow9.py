@@ -105,6 +105,9 @@ SGT: Final = Layout(
     ),
     rate="sampling_rate_template",
 )
+GROUPED: Final = Layout(4, (*IPV4.fields, Field(SRC_SGT, 2, "src_sgt"), Field(DST_SGT, 2, "dst_sgt")))
+BARE: Final = Layout(4, IPV4.fields, rate=None)
+"""The first layout with security groups, and of exporters that tell nothing of themselves."""
 
 
 @contextmanager
@@ -158,12 +161,7 @@ def _announcement(*, uniform: bool) -> Shape:
             if not uniform:
                 _options_template(composer, TEMPLATE_SAMPLING, TEMPLATE, ((305, 4), (306, 4)))
         _sampling(composer)
-        with composer.set(INTERFACE_TABLE):
-            for interface in range(1, INTERFACES + 1):
-                with _of_system(composer):
-                    composer.number(interface, 4)
-                    composer.name(names.cisco_name(interface), 16)
-                    composer.name(names.cisco_description(interface), 32)
+        _interfaces(composer)
         if not uniform:
             with composer.set(TEMPLATE_SAMPLING):
                 composer.mark("template_shift", 2, plus=FLOWS_SGT)
@@ -172,6 +170,46 @@ def _announcement(*, uniform: bool) -> Shape:
                 composer.options_records += 1
         with composer.set(FLOWS_IPV4):
             composer.flows(4, IPV4)
+    return composer.shape()
+
+
+def _bare_announcement() -> Shape:
+    """The template alone."""
+    composer = Composer()
+    with _datagram(composer):
+        with composer.set(TEMPLATES):
+            composer.template(FLOWS_IPV4, BARE)
+        with composer.set(FLOWS_IPV4):
+            composer.flows(4, BARE)
+    return composer.shape()
+
+
+def _grouped_announcement() -> Shape:
+    """The template, how flows were sampled, and the names of interfaces; those of security groups come next."""
+    composer = Composer()
+    with _datagram(composer):
+        with composer.set(TEMPLATES):
+            composer.template(FLOWS_IPV4, GROUPED)
+        with composer.set(OPTIONS_TEMPLATES):
+            _options_template(composer, SYSTEM_SAMPLING, SYSTEM, ((34, 4), (35, 1)))
+            _options_template(composer, SAMPLER_TABLE, SYSTEM, ((48, 2), (50, 4), (49, 1), (84, 8)))
+            _options_template(composer, INTERFACE_TABLE, SYSTEM, ((10, 4), (82, 16), (83, 32)))
+        _sampling(composer)
+        _interfaces(composer)
+        with composer.set(FLOWS_IPV4):
+            composer.flows(4, GROUPED)
+    return composer.shape()
+
+
+def _group_names() -> Shape:
+    """The names of security groups, and flows of such."""
+    composer = Composer()
+    with _datagram(composer):
+        with composer.set(OPTIONS_TEMPLATES):
+            _options_template(composer, SGT_TABLE, SYSTEM, ((SRC_SGT, 2), (SGT_NAME, 32)))
+        _groups(composer)
+        with composer.set(FLOWS_IPV4):
+            composer.flows(4, GROUPED)
     return composer.shape()
 
 
@@ -187,6 +225,25 @@ def _sampling(composer: Composer) -> None:
                 composer.mark(f"sampling_rate_{sampler}", 4)
                 composer.number(RANDOM, 1)
                 composer.name(f"SM{sampler}", 8)
+
+
+def _interfaces(composer: Composer) -> None:
+    """Add what the exporter calls its interfaces."""
+    with composer.set(INTERFACE_TABLE):
+        for interface in range(1, INTERFACES + 1):
+            with _of_system(composer):
+                composer.number(interface, 4)
+                composer.name(names.cisco_name(interface), 16)
+                composer.name(names.cisco_description(interface), 32)
+
+
+def _groups(composer: Composer) -> None:
+    """Add the names of security groups."""
+    with composer.set(SGT_TABLE):
+        for tag, name in names.SGTS.items():
+            with _of_system(composer):
+                composer.number(tag, 2)
+                composer.name(name, 32)
 
 
 def _tables() -> Shape:
@@ -209,11 +266,7 @@ def _tables() -> Shape:
                     composer.number(application, 4)
                     composer.name(name, 24)
                     composer.name(description, 55)
-        with composer.set(SGT_TABLE):
-            for tag, name in names.SGTS.items():
-                with _of_system(composer):
-                    composer.number(tag, 2)
-                    composer.name(name, 32)
+        _groups(composer)
         with composer.set(STATISTICS), _of_system(composer):
             for counter in ("octets", "datagrams", "flow_records"):
                 composer.mark(before(counter), 8)
@@ -251,4 +304,32 @@ def protocol(uniform: bool) -> Protocol:
         full=_flows((FLOWS_IPV4, IPV4, 24)),
         others=varied,
         interfaces={interface: names.cisco_name(interface) for interface in range(1, INTERFACES + 1)},
+    )
+
+
+def grouped(_: bool) -> Protocol:
+    """What benchmarks compare: all records have security groups, and all that has a name is told."""
+    return Protocol(
+        type=TYPE,
+        counting=Counting.DATAGRAMS,
+        whole_seconds=True,
+        announcement=_grouped_announcement(),
+        tables=(_group_names(),),
+        full=_flows((FLOWS_IPV4, GROUPED, 23)),
+        others=(),
+        interfaces={interface: names.cisco_name(interface) for interface in range(1, INTERFACES + 1)},
+    )
+
+
+def bare(_: bool) -> Protocol:
+    """What benchmarks compare it with: no options data, so that no record has a rate or a name."""
+    return Protocol(
+        type=TYPE,
+        counting=Counting.DATAGRAMS,
+        whole_seconds=True,
+        announcement=_bare_announcement(),
+        tables=(),
+        full=_flows((FLOWS_IPV4, BARE, 24)),
+        others=(),
+        interfaces={},
     )

@@ -18,6 +18,8 @@ PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "ipfix": ("ipfix",),
     "sflow": ("sflow",),
     "mix": ("v5", "v9", "ipfix", "sflow"),
+    "v9-bare": ("v9-bare",),
+    "v9-grouped": ("v9-grouped",),
 }
 
 
@@ -26,7 +28,11 @@ class Scenario:
     """What is sent, by whom and when: equal scenarios send equal bytes."""
 
     protocol: str = "mix"
-    """`v5`, `v9`, `ipfix`, `sflow`, or `mix`: every exporter then speaks one of them, in turn."""
+    """`v5`, `v9`, `ipfix`, `sflow`, or `mix`: every exporter then speaks one of them, in turn.
+
+    For benchmarks there are two more, always of the largest datagrams: `v9-bare`, NetFlow v9 of which no options data
+    tell, and `v9-grouped`, whose records all have security groups.
+    """
     exporters: int = 1000
     seed: int = 1
     start_ms: int = 1_700_000_000_000

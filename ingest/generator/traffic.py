@@ -38,6 +38,8 @@ MAKERS: Final[Mapping[str, Callable[[bool], Protocol]]] = {
     "v9": netflow9.protocol,
     "ipfix": ipfix.protocol,
     "sflow": sflow5.protocol,
+    "v9-bare": netflow9.bare,
+    "v9-grouped": netflow9.grouped,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,12 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Bench.started(console) as bench:
             figures = []
             for case in cases:
-                subjects = {
-                    f"ingest, {workers} worker{'s' if workers > 1 else ''}": Subject(
-                        partial(Ingest, bench.broker, bench.port, workers=workers), case.load
-                    )
-                    for workers in arguments.workers or case.workers
-                }
+                subjects: dict[str, Subject] = {}
+                for workers in arguments.workers or case.workers:
+                    name = f"ingest, {workers} worker{'s' if workers > 1 else ''}"
+                    make = partial(Ingest, bench.broker, bench.port, workers=workers)
+                    subjects[name] = Subject(make, case.load)
+                    for traffic in case.beside:
+                        subjects[f"{name}: {traffic}"] = Subject(make, replace(case.load, traffic=traffic))
                 if found is not None and case.peer_load is not None:
                     subjects["goflow2"] = Subject(
                         partial(Goflow2, bench.broker, bench.port, program=found[0], scheme=case.peer_scheme),
@@ -45,11 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                     )
                 rounds = arguments.rounds or (1 if arguments.quick else case.rounds)
                 figures.append(bench.run(case, subjects, rounds))
+                figures[-1].base = next(iter(subjects)) if case.beside else None
     except KafkaUnavailable as error:
         sys.exit(str(error))
     console.print(results.table(figures, "goflow2"))
     for one in figures:
         console.print(results.parts_table(one))
+        for name, cost in one.costs.items():
+            console.print(f"{one.case}: {name}: {cost.text('.2f')} times the cost without", soft_wrap=True)
         for remark in one.remarks:
             console.print(f"{one.case}: {remark}", soft_wrap=True)
     if not arguments.quick:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ingest.generator.scenario import Scenario
@@ -22,6 +23,8 @@ class Load:
 
     datagrams: int
     rate: float
+    traffic: str = ""
+    """Which of the case's traffic: one that it has beside its own, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Case:
     workers: tuple[int, ...] = (1,)
     """With how many workers ingest is measured."""
     rounds: int = 3
+    beside: Mapping[str, Scenario] = field(default_factory=dict)
+    """Traffic that ingest is given in the same rounds, by what it has more than the case's own."""
 
     def at_most(self, seconds: float) -> Case:
         """The same case, of which no more is sent than takes so long."""
@@ -69,6 +74,19 @@ CASES: Final = (
         rounds=5,
     ),
     Case(
+        "v9-enriched",
+        "as v9, of exporters that tell nothing of themselves; with options data, which is v9's rates and interface names;"
+        " and with security groups in every record and their names besides",
+        Scenario("v9-bare", EXPORTERS, refresh=SELDOM, uniform=True),
+        FULL,
+        None,
+        rounds=5,
+        beside={
+            "options": Scenario("v9", EXPORTERS, refresh=SELDOM, uniform=True),
+            "options, groups": Scenario("v9-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
+        },
+    ),
+    Case(
         "v5",
         "NetFlow v5, 30 flows a datagram, 48 bytes a record",
         Scenario("v5", EXPORTERS, uniform=True),
@@ -92,7 +110,7 @@ CASES: Final = (
     ),
     Case(
         "sflow",
-        "sFlow v5, 7 samples of packet headers a datagram",
+        "sFlow v5, 7 samples a datagram, each of 128 bytes of a packet and an extended switch record",
         Scenario("sflow", EXPORTERS, uniform=True),
         Load(75_000, 15_000),
         PEER,

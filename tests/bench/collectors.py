@@ -52,7 +52,10 @@ class Collector(Protocol):
 
 
 class Ingest:
-    """Stage one, with its defaults but for addresses, the receive buffer, workers, and what `properties` say."""
+    """Stage one, with its defaults but for addresses, the receive buffer, workers, and what `properties` say.
+
+    With `spool` it has one, in the directory of the round.
+    """
 
     quiet_seconds = 2.5
     """It keeps a record for a second."""
@@ -67,6 +70,7 @@ class Ingest:
         *,
         workers: int = 1,
         properties: Mapping[str, object] | None = None,
+        spool: bool = False,
     ) -> None:
         self.name = f"ingest, {workers} worker{'s' if workers > 1 else ''}"
         self._broker = broker
@@ -85,6 +89,7 @@ class Ingest:
                 "workers": workers,
                 "receive_buffer_bytes": RECEIVE_BUFFER_BYTES,
                 "drain_seconds": 0,
+                "spool": {"directory": str(directory / "spool") if spool else None},
             },
         }
         self.config = directory / "ingest.yaml"

@@ -24,6 +24,7 @@ from rich.table import Table
 from deploy.local.kafka import KafkaUnavailable
 from ingest.config import load_settings
 from ingest.control import Channel, Partitions, Stop
+from ingest.exporters_file import load_exporters
 from ingest.mapping import load_mapping
 from ingest.sockets import open_listeners
 from ingest.worker import Worker, WorkerArguments
@@ -59,19 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Profile and print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=__doc__)
     parser.add_argument("--case", default="v9", choices=[case.name for case in CASES])
+    parser.add_argument(
+        "--beside", default="", metavar="NAME", help="of the case's traffic that which has so much more"
+    )
     parser.add_argument("--lines", type=int, default=30, metavar="N", help="functions to show (default: 30)")
     arguments = parser.parse_args(argv)
     case = next(case for case in CASES if case.name == arguments.case)
     console = Console(highlight=False)
     try:
         with Bench.started(console) as bench:
-            profile(bench, case, arguments.lines)
+            profile(bench, case, arguments.beside, arguments.lines)
     except KafkaUnavailable as error:
         sys.exit(str(error))
     return 0
 
 
-def profile(bench: Bench, case: Case, lines: int) -> None:
+def profile(bench: Bench, case: Case, beside: str, lines: int) -> None:
     """Run a worker until it has seen the case, and print where its time went."""
     prefix = bench.broker.new_prefix()
     with tempfile.TemporaryDirectory() as directory:
@@ -88,10 +92,13 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
             name="worker-profile",
             mapping=load_mapping(settings.ingest.mapping_file),
             taken=multiprocessing.RawValue("q", 0),
+            known=load_exporters(settings.exporters_file),
         )
     )
     fed = _Fed()
-    feeder = threading.Thread(target=_feed, args=(bench, case, ours, report.topics[RECORDS], fed), name="feeder")
+    feeder = threading.Thread(
+        target=_feed, args=(bench, case, beside, ours, report.topics[RECORDS], fed), name="feeder"
+    )
     # CPU time of the thread, so that waiting does not count.
     profiler = cProfile.Profile(time.thread_time)
     # A signal's handler runs in this thread, wherever it is: the one way to begin in the middle of the worker's loop.
@@ -108,17 +115,17 @@ def profile(bench: Bench, case: Case, lines: int) -> None:
     pstats.Stats(profiler).sort_stats("tottime").print_stats(lines)
 
 
-def _feed(bench: Bench, case: Case, connection: Connection, topic: TopicFacts, fed: _Fed) -> None:
+def _feed(bench: Bench, case: Case, beside: str, connection: Connection, topic: TopicFacts, fed: _Fed) -> None:
     """Play the supervisor: tell the partitions, have everything sent, and stop the worker."""
     channel = Channel(connection)
     channel.start()
     channel.send(Partitions(topic.partitions))
     try:
         bench.source.prepare(case, DATAGRAMS)
-        bench.source.warm_up(RATE)
+        bench.source.warm_up(RATE, beside)
         _until_quiet(bench, topic.name)
         os.kill(os.getpid(), signal.SIGUSR1)
-        fed.flows = bench.source.send(DATAGRAMS, RATE).records
+        fed.flows = bench.source.send(DATAGRAMS, RATE, beside).records
         _until_quiet(bench, topic.name)
         os.kill(os.getpid(), signal.SIGUSR2)
     except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one

@@ -52,6 +52,8 @@ class Figures:
     case: str
     text: str
     rounds: dict[str, list[Round]] = field(default_factory=dict)
+    base: str | None = None
+    """With whose cost the others' is compared."""
     remarks: list[str] = field(default_factory=list)
 
     def add(self, name: str, one: Round) -> None:
@@ -65,6 +67,18 @@ class Figures:
             name: Spread.of([one.flows_per_cpu_second / two.flows_per_cpu_second for one, two in pairs])
             for name, rounds in self.rounds.items()
             if name != to and (pairs := list(zip(rounds, base, strict=False)))
+        }
+
+    @property
+    def costs(self) -> dict[str, Spread]:
+        """How many times the CPU time of a flow of the base those of the others are, round by round."""
+        if self.base is None:
+            return {}
+        base = self.rounds.get(self.base, [])
+        return {
+            name: Spread.of([two.flows_per_cpu_second / one.flows_per_cpu_second for one, two in pairs])
+            for name, rounds in self.rounds.items()
+            if name != self.base and (pairs := list(zip(rounds, base, strict=False)))
         }
 
 
@@ -172,5 +186,6 @@ def as_json(figures: Figures, peer: str) -> dict[str, Any]:
             for name, rounds in figures.rounds.items()
         ],
         f"times_{peer}": {name: ratio.rounded(1) for name, ratio in figures.ratios(peer).items()},
+        "times_the_cost": {name: cost.rounded(3) for name, cost in figures.costs.items()},
         "remarks": figures.remarks,
     }

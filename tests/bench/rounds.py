@@ -18,6 +18,10 @@ WARM_UP_RATE: Final = 2000.0
 POLL_SECONDS: Final = 0.25
 WAIT_SECONDS: Final = 120.0
 PATIENCE_SECONDS: Final = 20.0
+CALM_SHARE: Final = 0.04
+CALM_SECONDS: Final = 2.0
+CALM_WITHIN_SECONDS: Final = 40.0
+"""A collector is calm when it uses less than such a share of a CPU for so long; it is not waited for any longer."""
 
 
 class Refused(Exception):
@@ -62,14 +66,15 @@ def run_round(collector: Collector, source: Source, load: Load, port: int, broke
     try:
         if not poll(collector.is_ready, READY_SECONDS):
             raise Refused(f"{collector.name} did not get ready: {collector.program.last_words()}")
-        warm = source.warm_up(WARM_UP_RATE)
+        warm = source.warm_up(WARM_UP_RATE, load.traffic)
         root = collector.program.pid
         _, there, _ = _arrived(collector, broker, root, warm.records)
         if there != warm.records:
             raise Refused(f"{warm.records:,} records were sent to begin with, {there:,} arrived")
+        _until_calm(root)
         yardstick = system.yardstick()
         before, broker_before = Usage.of(root), broker.cpu()
-        sent = source.send(load.datagrams, load.rate)
+        sent = source.send(load.datagrams, load.rate, load.traffic)
         expected = warm.records + sent.records
         after, there, reading = _arrived(collector, broker, root, expected)
         broker_cpu = broker.cpu() - broker_before
@@ -125,6 +130,17 @@ def _arrived(collector: Collector, broker: BenchKafka, root: int, records: int) 
         there = collector.records()
         if there >= records or time.monotonic() > deadline:
             return usage, there, time.process_time() - begin
+
+
+def _until_calm(root: int) -> None:
+    """Wait until nothing is left to do of the warm-up: what exporters told of themselves is passed on after records."""
+    deadline = time.monotonic() + CALM_WITHIN_SECONDS
+    used = Usage.of(root).cpu.total
+    while time.monotonic() < deadline:
+        time.sleep(CALM_SECONDS)
+        before, used = used, Usage.of(root).cpu.total
+        if used - before < CALM_SHARE * CALM_SECONDS:
+            return
 
 
 def until_quiet(collector: Collector, broker: BenchKafka, root: int, records: int) -> Usage:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ingest.generator.batch import Batch
 from ingest.generator.pace import SECOND_NS, Pace
+from ingest.generator.scenario import Scenario
 from ingest.generator.sender import Messages, Sender, Target
 from ingest.generator.traffic import Traffic
 from tests.bench.cases import WARM_UP, Case
@@ -36,6 +37,7 @@ class _Prepare:
 
 @dataclass(frozen=True, slots=True)
 class _Send:
+    traffic: str
     first: int
     last: int
     rate: float
@@ -63,16 +65,16 @@ class Source:
             self._process.kill()
 
     def prepare(self, case: Case, datagrams: int) -> None:
-        """Make the datagrams: the warm-up and so many after it. Blocks until they are there."""
+        """Make the datagrams: of each traffic the warm-up and so many after it. Blocks until they are there."""
         self._ask(_Prepare(case, datagrams))
 
-    def warm_up(self, rate: float) -> Sent:
+    def warm_up(self, rate: float, traffic: str = "") -> Sent:
         """Send the first datagrams, which bring the templates; blocks until they are sent."""
-        return self._ask(_Send(0, WARM_UP, rate))
+        return self._ask(_Send(traffic, 0, WARM_UP, rate))
 
-    def send(self, datagrams: int, rate: float) -> Sent:
+    def send(self, datagrams: int, rate: float, traffic: str = "") -> Sent:
         """Send the first so many after the warm-up; blocks until they are sent."""
-        return self._ask(_Send(WARM_UP, WARM_UP + datagrams, rate))
+        return self._ask(_Send(traffic, WARM_UP, WARM_UP + datagrams, rate))
 
     def _ask(self, request: _Prepare | _Send) -> Sent:
         self._ours.send(request)
@@ -88,7 +90,7 @@ def _serve(connection: Connection, port: int) -> None:
     """What the process does: obey until the other end is closed."""
     sender = Sender(Target.parse(f"127.0.0.1:{port}"))
     sender.start()
-    prepared: list[Messages] = []
+    prepared: dict[str, list[Messages]] = {}
     while True:
         try:
             request: _Prepare | _Send = connection.recv()
@@ -96,20 +98,22 @@ def _serve(connection: Connection, port: int) -> None:
             break
         try:
             if isinstance(request, _Prepare):
-                prepared = _prepared(request, sender)
+                prepared.clear()
+                for traffic, scenario in {"": request.case.scenario, **request.case.beside}.items():
+                    prepared[traffic] = _prepared(request, scenario, sender)
                 connection.send(Sent(0, 0, 0))
             else:
-                connection.send(_sent(request, prepared, sender))
+                connection.send(_sent(request, prepared[request.traffic], sender))
         except (OSError, ValueError, RuntimeError) as error:
             connection.send(error)
     sender.close()
 
 
-def _prepared(request: _Prepare, sender: Sender) -> list[Messages]:
+def _prepared(request: _Prepare, scenario: Scenario, sender: Sender) -> list[Messages]:
     batches: list[Messages] = []
     wanted = WARM_UP + request.datagrams
     # Made one after the other without a pause: the source's speed is that of `send`.
-    for batch in Traffic(replace(request.case.scenario, rate=request.case.load.rate)).batches():
+    for batch in Traffic(replace(scenario, rate=request.case.load.rate)).batches():
         chosen = batch
         if batches and request.case.records is not None:
             chosen = _only(batch, np.flatnonzero(batch.records == request.case.records))

@@ -111,6 +111,31 @@ def test_counter_samples_have_a_line_where_there_are_any() -> None:
     assert [line.unit for line in balances("ingest", books)] == ["records"]
 
 
+def test_sets_that_waited_have_lines_where_there_are_any() -> None:
+    """In memory and in Kafka: those that wait on elsewhere are delivered, as far as this account goes."""
+    books: dict[str, Any] = {
+        "received": {"records": 5},
+        "delivered": {"records": 5},
+        "dropped": {"records": {}, "sets": {"template_never_came": 2}},
+        "in_flight": {"records": 0},
+        "parked": {"received": 10, "decoded": 3, "appended": 4, "dropped": {}, "in_flight": 3},
+        "undecoded": {
+            "received": 8,
+            "decoded": 1,
+            "appended": 4,
+            "dropped": {"template_never_came": 2},
+            "in_flight": 0,
+        },
+    }
+    lines = [(line.unit, line.delivered, line.dropped, line.holds) for line in balances("ingest", books)]
+    assert lines == [
+        ("records", 5, 0, True),
+        ("sets that waited", 7, 0, True),
+        ("sets read again", 5, 2, False),
+    ]
+    assert list(reasons(books)) == [("sets", "template_never_came", 2)]
+
+
 def test_reasons_are_told_where_something_was_dropped() -> None:
     """Each unit and reason with a count is told; zeros are not."""
     books = {"dropped": {"datagrams": {"unknown_version": 3}, "sets": {"truncated": 0}, "records": {}}}

@@ -39,7 +39,7 @@ def test_a_count_is_a_number_of_records(count: str, capsys: pytest.CaptureFixtur
     assert "is not a number of records" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["serve", "tail"])
+@pytest.mark.parametrize("command", ["serve", "tail", "ledger"])
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command's help has examples."""
     with pytest.raises(SystemExit) as ended:

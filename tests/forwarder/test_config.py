@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.aggregate import AggregateRule, Prefixes, why_no_key
 from forwarder.config import CutConfig, ForwarderSettings, load_settings
 from shared.errors import ConfigError
+from shared.record import COLUMN
 
 CONTRACT = """\
 kafka:
@@ -63,6 +65,48 @@ forwarder:
     assert forwarder.cut("plain") == CutConfig(interval_ms=1000, max_records=7)
 
 
+def test_sums_are_wanted_by_profile_or_keys(tmp_path: Path) -> None:
+    """The keys of a profile come first; only the profile by prefix cuts addresses unless `prefixes` says so."""
+    text = """\
+forwarder:
+  sinks:
+    both: {type: parquet, path: a, aggregate: {profile: as_pair, keys: [in_if_boundary, src_as], bucket_seconds: 300}}
+    prefix: {type: parquet, path: b, aggregate: {profile: prefix, estimate: false}}
+    fixed: {type: parquet, path: c, aggregate: {keys: [src_addr], prefixes: {ipv4: 16, of_route: false}}}
+    whole: {type: parquet, path: d, aggregate: {keys: [src_addr], include_duplicates: true}}
+"""
+    forwarder = load(tmp_path, text).forwarder
+    rules = {name: config.rule for name in forwarder.sinks if (config := forwarder.aggregation(name)) is not None}
+    assert rules == {
+        "both": AggregateRule(("src_as", "dst_as", "in_if_boundary"), bucket_seconds=300),
+        "prefix": AggregateRule(("src_addr", "dst_addr"), estimate=False, prefixes=Prefixes(24, 48, of_route=True)),
+        "fixed": AggregateRule(("src_addr",), prefixes=Prefixes(16, 48, of_route=False)),
+        "whole": AggregateRule(("src_addr",), include_duplicates=True),
+    }
+
+
+def test_a_sink_adds_up_otherwise_than_the_others_or_not_at_all(tmp_path: Path) -> None:
+    """What a sink says of sums stands for all that is said for all sinks."""
+    text = """\
+forwarder:
+  aggregate: {keys: [src_as], bucket_seconds: 10}
+  sinks:
+    as_all: {type: parquet, path: a}
+    own: {type: parquet, path: b, aggregate: {keys: [proto]}}
+    none: {type: parquet, path: c, aggregate: {enabled: false}}
+    beside: {type: parquet, path: d, aggregated_path: e, aggregate: {keys: [proto], keep_raw: true}}
+"""
+    forwarder = load(tmp_path, text).forwarder
+    assert forwarder.aggregation("as_all") == forwarder.aggregate
+    own, beside = forwarder.aggregation("own"), forwarder.aggregation("beside")
+    assert own is not None
+    assert (own.keys, own.bucket_seconds, own.keep_raw) == (("proto",), 60, False)
+    assert beside is not None
+    assert beside.keep_raw
+    assert forwarder.aggregation("none") is None
+    assert load(tmp_path, "{}").forwarder.aggregation("lake") is None
+
+
 def test_a_variable_reaches_into_a_sink(tmp_path: Path) -> None:
     """A sink's keys are set by its name, whether the sink is in the file or there by default."""
     environ = {"SLUICEWAY_FORWARDER__SINKS__LAKE__PATH": "/data"}
@@ -119,13 +163,60 @@ def test_a_variable_reaches_into_a_sink(tmp_path: Path) -> None:
             id="over retention",
         ),
         pytest.param("group_id: 'a b'", "it needs letters, digits, dots, dashes and underscores", id="group"),
+        pytest.param("dedup: {exact: {window_seconds: 0}}", "exact.window_seconds: 0", id="exact dedup"),
+        pytest.param("dedup: {flow: {policy: leese}}", 'flow.policy: "leese"', id="flow dedup"),
+        pytest.param("dedup: {flow: {max_flows: 1}}", "flow.max_flows: 1", id="flows that are remembered"),
+        pytest.param("aggregate: {}", "forwarder.aggregate: needs `keys`, or a `profile`", id="sums by nothing"),
         pytest.param(
-            "dedup: {exact: {window_seconds: 5}}", "exact.window_seconds: cannot be set yet", id="exact dedup"
+            "aggregate: {keys: [src_ass]}",
+            'aggregate.keys[0]: "src_ass" is no column of the record; the nearest is src_as (docs/record.md',
+            id="key that is no column",
         ),
-        pytest.param("dedup: {flow: {policy: lease}}", "flow.policy: cannot be set yet", id="flow dedup"),
-        pytest.param("aggregate: {keys: [src_as]}", "forwarder.aggregate: cannot be set yet", id="aggregate"),
         pytest.param(
-            "sinks: {a: {type: parquet, path: x, dedup: {}}}", "sinks.a.dedup: cannot be set yet", id="sink's dedup"
+            "aggregate: {keys: [as_path]}",
+            'keys[0]: "as_path" cannot be a key: it holds a list in each record',
+            id="list as key",
+        ),
+        pytest.param("aggregate: {keys: [extra]}", "cannot be a key: it holds a map in each record", id="map as key"),
+        pytest.param("aggregate: {keys: [bytes]}", "cannot be a key: it is what is added up", id="counter as key"),
+        pytest.param("aggregate: {keys: [time_flow_end]}", "first or last time of all flows", id="time as key"),
+        pytest.param("aggregate: {keys: [time_received]}", "it is told by the bucket of time", id="bucket as key"),
+        pytest.param("aggregate: {keys: [record_id]}", "it is another one in each record", id="identity as key"),
+        pytest.param("aggregate: {keys: [src_as, proto, src_as]}", "names src_as twice: keep one", id="key twice"),
+        pytest.param(
+            f"aggregate: {{keys: {[name for name in COLUMN if why_no_key(name) is None][:17]}}}",
+            "are 17 keys, and 16 are the most",
+            id="many keys",
+        ),
+        pytest.param(
+            "aggregate: {profile: sgt}",
+            'aggregate.profile: "sgt" is not allowed here; it needs one of prefix, as_pair, application, sgt_pair',
+            id="profile",
+        ),
+        pytest.param(
+            "aggregate: {profile: as_pair, prefixes: {}}", "none of src_addr and dst_addr is a key", id="no address"
+        ),
+        pytest.param(
+            "aggregate: {profile: prefix, prefixes: {ipv4: 33}}", "it needs a whole number from 1 to 32", id="too long"
+        ),
+        pytest.param("aggregate: {keys: [src_as], bucket_seconds: 0}", "from 1 to 86400", id="no bucket"),
+        pytest.param(
+            "aggregate: {keys: [src_as], keep_raw: true}",
+            "the sink lake keeps the records beside their sums (keep_raw), so it needs `aggregated_path`",
+            id="no place for sums",
+        ),
+        pytest.param(
+            "sinks: {a: {type: parquet, path: x, aggregated_path: x/sums}}",
+            "the sink a has its aggregated_path, x/sums, inside its path",
+            id="sums inside",
+        ),
+        pytest.param(
+            "sinks: {a: {type: parquet, path: x, aggregated_path: y}, b: {type: parquet, path: y}}",
+            "the sinks a and b have the same path, y",
+            id="sums of one where another's records are",
+        ),
+        pytest.param(
+            "sinks: {a: {type: parquet, path: x, dedup: {exakt: {}}}}", "sinks.a.dedup.exakt", id="sink's dedup"
         ),
     ],
 )

@@ -7,10 +7,14 @@ import pytest
 
 from forwarder.cut import Token
 from forwarder.delivery import Delivery, Finished, Parcel, Policy
+from forwarder.letters import Letter
 from forwarder.sinks.base import Busy, Done, Refused, TooLarge, Trouble
+from shared import codec
+from shared.deadletter import DeadLetter
+from shared.deadletter import read as read_letter
 from shared.log import Throttle
 from shared.metrics import Book, total
-from tests.fakes import TOPIC_ID, MemorySink
+from tests.fakes import TOPIC_ID, FakeLetterbox, MemorySink
 from tests.forwarder.records import eventually, flows
 
 QUICK = Policy(concurrency=3, base_seconds=0.001, cap_seconds=0.002)
@@ -30,12 +34,28 @@ def book() -> Book:
 
 
 @pytest.fixture
-def make(sink: MemorySink, book: Book) -> Iterator[Make]:
+def letterbox() -> FakeLetterbox:
+    """Where dead letters go."""
+    return FakeLetterbox()
+
+
+@pytest.fixture
+def make(sink: MemorySink, book: Book, letterbox: FakeLetterbox) -> Iterator[Make]:
     """Makes deliveries that have started, and closes them."""
     made: list[Delivery] = []
 
     def start(policy: Policy = QUICK, jitter: Callable[[], float] = lambda: 1.0) -> Delivery:
-        delivery = Delivery(sink, policy, name="memory", book=book, throttle=Throttle(), jitter=jitter)
+        delivery = Delivery(
+            sink,
+            policy,
+            name="memory",
+            topic="flows.records",
+            letterbox=letterbox,
+            book=book,
+            throttle=Throttle(),
+            jitter=jitter,
+            now_ms=lambda: 1234,
+        )
         delivery.start()
         made.append(delivery)
         return delivery
@@ -49,7 +69,7 @@ def make(sink: MemorySink, book: Book) -> Iterator[Make]:
 def parcel(partition: int, start: int, records: int = 2) -> Parcel:
     """A batch of two messages' offsets."""
     table = pa.Table.from_batches([flows(range(start, start + records))])
-    return Parcel(Token(TOPIC_ID, partition, start, start + 2), table, 100)
+    return Parcel(Token(TOPIC_ID, partition, start, start + 2), table)
 
 
 def finish(delivery: Delivery, count: int) -> list[Finished]:
@@ -135,13 +155,51 @@ def test_an_exception_of_a_sink_is_a_retry(make: Make, sink: MemorySink, book: B
 def test_a_refusal_is_told_and_not_tried_again(
     make: Make, sink: MemorySink, book: Book, outcome: Refused | TooLarge, reason: str
 ) -> None:
-    """What the sink will never take is finished with its reason after one try."""
-    sink.answers[0] = [outcome]
+    """What the sink will never take is finished with its reason when it is known to be no single bad record."""
+    # The batch, its first record, and its second one: more than one of two is too many to give up.
+    sink.answers[0] = [outcome] * 3
     delivery = make()
     delivery.submit(parcel(0, 0))
-    assert [one.outcome for one in finish(delivery, 1)] == [outcome]
-    assert len(sink.tries) == 1
+    (finished,) = finish(delivery, 1)
+    assert type(finished.outcome) is type(outcome)
+    assert outcome.detail in finished.outcome.detail
+    assert len(sink.tries) == 3
     assert total(book.snapshot(), "forwarder_delivery_errors_total", sink="memory", reason=reason) == 1
+
+
+def test_a_bad_record_becomes_a_dead_letter_and_the_rest_is_delivered(
+    make: Make, sink: MemorySink, book: Book, letterbox: FakeLetterbox
+) -> None:
+    """The letter has the record, why and where; the batch is done when it is put away, and not before."""
+    sink.refuses = {7}
+    letterbox.troubles = ["no broker answers"] * 3
+    delivery = make()
+    delivery.submit(parcel(0, 0, records=10))
+    (finished,) = finish(delivery, 1)
+    assert finished.outcome == Done()
+    assert finished.refused == {"refused": 1}
+    assert sorted(sink.record_ids()) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    (letter,) = letterbox.letters
+    told = read_letter(letter.headers)
+    assert told == DeadLetter("refused", "forwarder", "flows.records", 0, 0, 1234, "memory")
+    assert dict(letter.headers)["detail"] == b"no such record"
+    assert dict(letter.headers)["origin-end"] == b"2"
+    assert codec.decode(letter.value)["record_id"].to_pylist() == [7]
+    snapshot = book.snapshot()
+    assert total(snapshot, "forwarder_dead_letters_total", sink="memory", reason="refused") == 1
+    assert total(snapshot, "forwarder_retries_total", sink="memory", reason="dead_letters") == 3
+
+
+def test_what_cannot_be_decoded_is_put_away_as_it_came(make: Make, letterbox: FakeLetterbox, sink: MemorySink) -> None:
+    """A batch of nothing else asks nothing of the sink."""
+    facts = DeadLetter("corrupt", "forwarder", "flows.records", 0, 5, 1234, "memory")
+    letter = Letter(b"garbage", facts.headers([("schema", b"1")]), "corrupt", 33)
+    delivery = make()
+    delivery.submit(Parcel(Token(TOPIC_ID, 0, 5, 6), pa.table({}), letters=(letter,)))
+    (finished,) = finish(delivery, 1)
+    assert finished.refused == {}
+    assert letterbox.letters == [letter]
+    assert sink.tries == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +240,7 @@ def test_room_is_bounded_in_records_and_in_bytes(make: Make, sink: MemorySink) -
     """There is no room while as many records or bytes wait as may, and there is again when they are delivered."""
     sink.gate.clear()
     by_records = make(Policy(max_queued_records=4))
-    by_bytes = make(Policy(max_queued_bytes=200))
+    by_bytes = make(Policy(max_queued_bytes=2 * parcel(0, 0).size))
     for delivery in (by_records, by_bytes):
         assert delivery.has_room
         delivery.submit(parcel(0, 0))

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwarder.aggregate import AggregateRule, Aggregation
 from forwarder.config import ParquetSinkConfig
 from forwarder.cut import Token
 from forwarder.sinks import build
@@ -75,15 +77,35 @@ def test_a_batch_is_a_file_for_each_hour_of_reception(opened: Open, lake: Path) 
     assert second["record_id"].to_pylist() == [3]
 
 
-def test_a_batch_delivered_again_replaces_its_own_files(opened: Open, lake: Path) -> None:
-    """The same token gives the same files with the same bytes, however often it is delivered."""
+def test_a_batch_delivered_again_finds_its_own_files(opened: Open, lake: Path) -> None:
+    """The same token leaves its files as they are, not written anew, however often it is delivered."""
+    sink = opened()
+    records = pa.concat_tables([table(flows([1, 2])), table(flows([3], RECEIVED_NS + HOUR_NS))])
+    sink.deliver(records, TOKEN)
+    before = {name: ((lake / name).stat().st_ino, (lake / name).read_bytes()) for name in files(lake)}
+    for again in (sink, opened()):
+        assert again.deliver(records, TOKEN) == Done()
+    assert {name: ((lake / name).stat().st_ino, (lake / name).read_bytes()) for name in files(lake)} == before
+
+
+def test_a_batch_delivered_again_brings_back_the_files_that_are_missing(opened: Open, lake: Path) -> None:
+    """What a retention or a person has removed is written again, with the same bytes; what is there stays."""
     sink = opened()
     records = pa.concat_tables([table(flows([1, 2])), table(flows([3], RECEIVED_NS + HOUR_NS))])
     sink.deliver(records, TOKEN)
     before = {name: (lake / name).read_bytes() for name in files(lake)}
-    for again in (sink, opened()):
-        assert again.deliver(records, TOKEN) == Done()
+    (lake / files(lake)[0]).unlink()
+    assert opened().deliver(records, TOKEN) == Done()
     assert {name: (lake / name).read_bytes() for name in files(lake)} == before
+
+
+def test_a_selection_of_a_batch_is_a_file_of_its_own(opened: Open, lake: Path) -> None:
+    """What a replay picks out of a batch does not take the place of the batch, nor the other way round."""
+    sink = opened()
+    sink.deliver(table(flows([1])), replace(TOKEN, only="00ff"))
+    sink.deliver(table(flows([1, 2])), TOKEN)
+    hour = "date=2023-11-14/hour=22"
+    assert files(lake) == [f"{hour}/{NAME.removesuffix('.parquet')}-only-00ff.parquet", f"{hour}/{NAME}"]
 
 
 def test_every_file_has_every_column_with_its_description(opened: Open, lake: Path) -> None:
@@ -242,9 +264,9 @@ def test_a_lake_that_cannot_be_written_later_is_busy(opened: Open, lake: Path) -
         (errno.EIO, Trouble.AWAY),
     ],
 )
-def test_the_reason_of_a_failure_tells_what_to_look_at(opened: Open, number: int, reason: Trouble) -> None:
+def test_the_reason_of_a_failure_tells_what_to_look_at(opened: Open, lake: Path, number: int, reason: Trouble) -> None:
     """A full disk, a missing right and the rest are told apart."""
-    outcome = opened().failed(OSError(number, os.strerror(number)))
+    outcome = opened().failed(OSError(number, os.strerror(number)), lake)
     assert (outcome.reason, os.strerror(number) in outcome.detail) == (reason, True)
 
 
@@ -299,3 +321,102 @@ def test_hours_are_those_of_utc(opened: Open, lake: Path) -> None:
     opened().deliver(table(flows([1])), TOKEN)
     hour = datetime.fromtimestamp(RECEIVED_NS / 1e9, UTC)
     assert files(lake) == [f"date={hour:%Y-%m-%d}/hour={hour:%H}/{NAME}"]
+
+
+# --- sums beside records, or instead of them
+
+AGG = f"agg-{TOPIC_ID}-3-10-25.parquet"
+BY_GROUP = Aggregation(AggregateRule(("src_sgt", "src_addr"), bucket_seconds=60))
+
+
+def late() -> pa.Table:
+    """Records of two hours."""
+    groups, addresses = [10, 10, None], [FOUR, FOUR, SIX]
+    first = flows([1, 2, 3], RECEIVED_NS, src_sgt=groups, src_addr=addresses, sampling_rate=[10, None, 5])
+    return table(
+        first, flows([4, 5, 6], RECEIVED_NS + HOUR_NS, src_sgt=groups, src_addr=addresses, sampling_rate=[1, 1, 1])
+    )
+
+
+def test_sums_are_files_of_the_same_token_in_a_directory_of_their_own(opened: Open, lake: Path, tmp_path: Path) -> None:
+    """By the hour in which their bucket begins; a query over the lake sees the records alone."""
+    sink = opened(aggregated_path=str(tmp_path / "sums"))
+    records = late()
+    assert sink.deliver(records, TOKEN, BY_GROUP.apply(records).table) == Done()
+    hours = ("date=2023-11-14/hour=22", "date=2023-11-14/hour=23")
+    assert files(lake) == [f"{hour}/{NAME}" for hour in hours]
+    assert files(tmp_path / "sums") == [f"{hour}/{AGG}" for hour in hours]
+    with duckdb.connect() as connection:
+        assert connection.execute(f"select count(*), sum(bytes) from '{lake}/**/*.parquet'").fetchall() == [(6, 621)]
+        query = f"""
+            select src_sgt, src_addr, sum(bytes), sum(bytes_estimated), sum(records), sum(records_without_rate)
+            from '{tmp_path}/sums/**/*.parquet' group by all order by src_sgt
+        """
+        assert connection.execute(query).fetchall() == [
+            (10, "192.0.2.7", 101 + 102 + 104 + 105, 1010 + 102 + 104 + 105, 4, 1),
+            (None, "2001:db8::1", 103 + 106, 515 + 106, 2, 0),
+        ]
+
+
+def test_sums_may_be_all_that_is_delivered(opened: Open, lake: Path) -> None:
+    """Without records the lake is of sums alone, and each file says what its columns are."""
+    sink = opened()
+    records = late()
+    assert sink.deliver(records.slice(0, 0), TOKEN, BY_GROUP.apply(records).table) == Done()
+    assert files(lake) == [f"date=2023-11-14/hour={hour}/{AGG}" for hour in (22, 23)]
+    schema = pq.read_schema(lake / files(lake)[0])
+    assert schema.names == BY_GROUP.schema.names
+    assert all(schema.field(name).metadata[b"description"] for name in schema.names)
+    assert sink.deliver(records.slice(0, 0), Token(TOPIC_ID, 3, 25, 30), BY_GROUP.schema.empty_table()) == Done()
+    assert len(files(lake)) == 2
+
+
+def test_a_batch_is_done_when_records_and_sums_are_there(opened: Open, lake: Path, tmp_path: Path) -> None:
+    """When the sums cannot be written, the batch is delivered again, and is then the same as at once."""
+    sink = opened(aggregated_path=str(tmp_path / "sums"))
+    records = late()
+    sums = BY_GROUP.apply(records).table
+    (tmp_path / "sums" / "date=2023-11-14").write_text("in the way")
+    outcome = sink.deliver(records, TOKEN, sums)
+    assert isinstance(outcome, Busy)
+    assert f"the lake {tmp_path}/sums cannot be written" in outcome.detail
+    (tmp_path / "sums" / "date=2023-11-14").unlink()
+    assert sink.deliver(records, TOKEN, sums) == Done()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    assert len(before) == 4
+    assert (
+        opened(aggregated_path=str(tmp_path / "sums")).deliver(records, TOKEN, BY_GROUP.apply(records).table) == Done()
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
+
+
+@pytest.mark.parametrize("records_first", [True, False])
+def test_records_and_sums_are_not_mixed(opened: Open, lake: Path, records_first: bool) -> None:
+    """A query over a lake that has both would count twice: the second kind waits until somebody gives it a place."""
+    records = late()
+    kinds = [(records, None), (records.slice(0, 0), BY_GROUP.apply(records).table)]
+    first, second = kinds if records_first else kinds[::-1]
+    assert opened().deliver(first[0], TOKEN, first[1]) == Done()
+    before = files(lake)
+    sink = opened()
+    outcome = sink.deliver(second[0], Token(TOPIC_ID, 3, 25, 30), second[1])
+    assert isinstance(outcome, Busy)
+    assert outcome.reason is Trouble.FORBIDDEN
+    assert "aggregated_path" in outcome.detail
+    assert not sink.health().ok
+    assert files(lake) == before
+
+
+def test_sums_have_a_retention_of_their_own(opened: Open, lake: Path, tmp_path: Path) -> None:
+    """Sums are kept when their records are gone, as long as is said for them."""
+    clock = FakeClock(RECEIVED_NS / 1e9)
+    sums = tmp_path / "sums"
+    sink = opened(clock.ns, retention_hours=1, aggregated_path=str(sums), aggregated_retention_hours=48)
+    records = late()
+    sink.deliver(records, TOKEN, BY_GROUP.apply(records).table)
+    clock.advance(24 * 3600)
+    assert sink.expire() == 2
+    assert (files(lake), len(files(sums))) == ([], 2)
+    clock.advance(26 * 3600)
+    assert sink.expire() == 2
+    assert files(sums) == []

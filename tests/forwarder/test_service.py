@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.config import CutConfig
+from forwarder.assembly import Held, decode_batch
+from forwarder.config import CutConfig, DedupConfig, ExactDedupConfig
 from forwarder.consumer import BrokenConsumerError, Listener
+from forwarder.cut import Message
+from forwarder.dedup.exact import ExactDedup, read_ids
 from forwarder.delivery import Delivery, Policy
 from forwarder.heartbeat import BrokerClock
 from forwarder.ledger import Ledger
@@ -19,7 +22,7 @@ from forwarder.sinks.base import Busy, Refused, Trouble
 from shared import codec
 from shared.log import Throttle
 from shared.metrics import Book, total
-from tests.fakes import FakeClock, FakeLog, FakePulse, FakeTopic, MemorySink
+from tests.fakes import TOPIC_ID, FakeClock, FakeLetterbox, FakeLog, FakeMessage, FakePulse, FakeTopic, MemorySink
 from tests.forwarder.records import eventually, flows, heartbeat, message, shape
 
 SHAPE = shape(CutConfig(interval_ms=1000, max_records=100, max_bytes=1_000_000))
@@ -38,6 +41,7 @@ class Member:
     clock: FakeClock = field(default_factory=FakeClock)
     book: Book = field(default_factory=Book)
     pulse: FakePulse = field(default_factory=FakePulse)
+    letterbox: FakeLetterbox = field(default_factory=FakeLetterbox)
     logs: list[FakeLog] = field(default_factory=list)
     partitions: Sequence[int] = ()
     service: SinkService = field(init=False)
@@ -51,7 +55,15 @@ class Member:
         self.service = SinkService(
             Plan(sink="memory", topic="flows.records", retention_seconds=3600),
             sink=self.sink,
-            delivery=Delivery(self.sink, self.policy, name="memory", book=self.book, throttle=throttle),
+            delivery=Delivery(
+                self.sink,
+                self.policy,
+                name="memory",
+                topic="flows.records",
+                letterbox=self.letterbox,
+                book=self.book,
+                throttle=throttle,
+            ),
             ledger=Ledger("memory", "flows.records", self.book),
             connect=connect,
             pulse=self.pulse,
@@ -349,14 +361,28 @@ def test_corrupt_messages_are_dropped_and_counted(
     assert member.books["delivered"] == 3 + there
     assert member.books["dropped"] == dropped
     assert member.counted("forwarder_dropped_total", sink="memory", reason="corrupt") == dropped
+    assert [letter.value for letter in member.letterbox.letters] == ([] if there else [value or b""])
     eventually(lambda: member.books["in_flight"] == 3, "the open batch in flight")
     assert len(sink.record_ids()) == 3 + there
+
+
+def test_a_refused_record_is_a_dead_letter(topic: FakeTopic, sink: MemorySink, make: Make) -> None:
+    """The batch is committed without it, and the books say what became of it."""
+    ids = fill(topic, 0, [0, 1000, 2000], records=50)
+    sink.refuses = {ids[60]}
+    member = make(0)
+    eventually(lambda: topic.committed.get(0) == 2, "two batches committed")
+    assert sorted(sink.record_ids()) == [one for one in ids[:100] if one != ids[60]]
+    assert [letter.reason for letter in member.letterbox.letters] == ["refused"]
+    assert member.books == {"received": 150, "delivered": 99, "in_flight": 50, "returned": 0, "dropped": 1}
+    assert member.counted("forwarder_dropped_total", sink="memory", reason="refused") == 1
 
 
 def test_a_refused_batch_stops_the_sink(topic: FakeTopic, sink: MemorySink, make: Make) -> None:
     """A batch that the sink will never take is not dropped: the sink stops, says why, and leaves it in Kafka."""
     fill(topic, 0, [0, 1000, 2000])
-    sink.answers[0] = [Refused("no such column")]
+    # The batch, two halves, and a half of a half: two bad records of three are no bad records any more.
+    sink.answers[0] = [Refused("no such column")] * 20
     member = make(0)
     eventually(lambda: member.service.state.phase is Phase.FAILED, "failed")
     assert member.service.join(20.0)
@@ -456,13 +482,15 @@ def test_what_it_does_is_counted(topic: FakeTopic, make: Make) -> None:
     eventually(lambda: "0" not in str(member.book.snapshot().get("forwarder_lag_seconds")), "no lag any more")
 
 
+A_SECOND = DedupConfig(exact=ExactDedupConfig(window_seconds=1))
 SHAPES = [
-    shape(CutConfig(interval_ms=interval_ms, max_records=max_records))
+    shape(CutConfig(interval_ms=interval_ms, max_records=max_records), remembered=40, dedup=A_SECOND)
     for interval_ms, max_records in ((1000, 100), (1000, 4), (350, 12))
 ]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(0, 2), st.integers(0, 900), st.integers(0, 9)),
+        st.tuples(st.just("again"), st.integers(0, 2), st.integers(0, 900), st.integers(1, 8)),
         st.tuples(st.just("busy"), st.integers(0, 2), st.integers(0, 3)),
         st.tuples(st.just("move"), st.integers(0, 2)),
         st.tuples(st.just("crash"), st.booleans(), st.sampled_from(SHAPES)),
@@ -475,11 +503,17 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_whatever_happens_the_backend_has_the_log_once(steps: list[tuple[object, ...]]) -> None:
-    """**once**: crashes, stops, rebalances, other settings and a busy backend in any order: each record is there once."""
+    """**once**: crashes, stops, rebalances, other settings and a busy backend in any order: delivered is the log, once.
+
+    Messages that were produced twice are in it too, within the window of dedup and beyond it: what is delivered is what
+    one reader of the whole log would have found, who never stopped.
+    """
     topic, sink = FakeTopic(), MemorySink()
     ids, now = itertools.count(1), 0
-    expected: list[int] = []
-    members = [Member(topic, sink, partitions=(0, 1, 2)), Member(topic, sink, partitions=())]
+    members = [
+        Member(topic, sink, shape=SHAPES[0], partitions=(0, 1, 2)),
+        Member(topic, sink, shape=SHAPES[0], partitions=()),
+    ]
     for member in members:
         member.service.start()
         eventually(lambda member=member: member.logs, "started")  # type: ignore[misc]
@@ -487,7 +521,11 @@ def test_whatever_happens_the_backend_has_the_log_once(steps: list[tuple[object,
         match step:
             case ("append", int(partition), int(later), int(records)):
                 now += later
-                expected += fill(topic, partition, [now], records, ids)
+                fill(topic, partition, [now], records, ids)
+            case ("again", int(partition), int(later), int(back)):
+                now += later
+                for copied in topic.messages[partition][-back:][:1]:
+                    topic.append(partition, now, copied.content, copied.pairs)
             case ("busy", int(partition), int(times)):
                 sink.answers[partition] += [Busy(Trouble.AWAY, "is away")] * times
             case ("move", int(partition)):
@@ -502,8 +540,22 @@ def test_whatever_happens_the_backend_has_the_log_once(steps: list[tuple[object,
         member.service.stop()
         assert member.service.join(20.0)
         assert member.books["in_flight"] == 0
-        assert member.books["received"] == member.books["delivered"]
-    assert sorted(sink.record_ids()) == expected
+        assert member.books["received"] == member.books["delivered"] + member.books["dropped"]
+    assert sorted(sink.record_ids()) == sorted(itertools.chain.from_iterable(map(_once, topic.messages.values())))
+
+
+def _once(messages: Sequence[FakeMessage]) -> list[int]:
+    """The ids that are left of a partition by a reader of its whole log."""
+    rule = SHAPES[0].exact
+    assert rule is not None
+    exact = ExactDedup(rule, TOPIC_ID)
+    left: list[int] = []
+    for one in messages:
+        decoded = decode_batch([Held(Message(one.offset(), one.append_ms, 0, 0), one.value() or b"")])
+        ids, _ = read_ids(decoded.table, decoded.rows)
+        keep = exact.push(ids, decoded.runs).keep
+        left += (ids if keep is None else ids[keep]).tolist()
+    return left
 
 
 def _move(members: list[Member], partition: int) -> None:

@@ -13,6 +13,8 @@ from ingest.decoders import Datagrams, Decoded, Fault, Oddity, Unit
 from ingest.decoders.mapping import FieldMapping
 from ingest.parking import ParkingBounds
 from ingest.pipeline import Pipeline
+from ingest.samples import GatheredSamples
+from ingest.statistics import read_statistics
 from ingest.templates import TemplateBounds
 from shared.record import COLUMN, POSITION
 from tests.builders import (
@@ -44,7 +46,13 @@ FROM_THE_DATAGRAM: Final = frozenset(
         "flows",
     }
 )
-"""Columns that every record has, whatever its template; of sFlow's without ``time_exported``."""
+"""Columns that every record has, whatever its template, but for those that its protocol does not tell."""
+UNTOLD: Final = {
+    # An sFlow agent does not say what time it is, and the oldest exporters not who of them it is.
+    "SFLOW_5": frozenset({"time_exported"}),
+    "NETFLOW_V1": frozenset({"observation_domain_id", "sequence_num"}),
+    "NETFLOW_V7": frozenset({"observation_domain_id"}),
+}
 
 Row = dict[str, Any]
 
@@ -84,6 +92,8 @@ def checked(decoded: Decoded) -> Decoded:
         check(batch)
     for options in decoded.options:
         options.batch.validate(full=True)
+    GatheredSamples().add(decoded.samples)
+    read_statistics(decoded.options)
     assert not decoded.pending
     return decoded
 
@@ -96,8 +106,7 @@ def check(batch: pa.RecordBatch) -> None:
     places = [POSITION[name] for name in names]
     assert places == sorted(set(places))
     (protocol,) = set(batch.column("type").to_pylist())
-    # An sFlow agent does not say what time it is.
-    assert set(names) >= FROM_THE_DATAGRAM - ({"time_exported"} if protocol == "SFLOW_5" else set())
+    assert set(names) >= FROM_THE_DATAGRAM - UNTOLD.get(protocol, frozenset())
     assert batch.num_rows > 0
 
 

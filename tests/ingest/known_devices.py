@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests import sflow_builders as make
@@ -46,6 +46,10 @@ class Captured:
     """As `decode --format json` has it."""
     further: tuple[Row, ...] = ()
     """What some other records tell."""
+    counted: Row = field(default_factory=dict)
+    """What some counter sample tells."""
+    counters: int = 0
+    """Counter samples."""
     parked: int = 0
     """Sets for which no capture has the template."""
     odd: frozenset[str] = frozenset()
@@ -299,6 +303,8 @@ class Built:
     """The records in the order in which they come, as `decode --format json` has them, without what all have."""
     source: str
     """What says that it sends this."""
+    counted: tuple[Row, ...] = ()
+    """What each counter sample tells, among more."""
 
 
 ENDS4 = (element(8, 4), element(12, 4), element(7, 2), element(11, 2), element(4, 1))
@@ -397,13 +403,21 @@ BUILT: Final = (
                     element(4, 1),
                     element(34000, 2),
                     element(95, 4),
+                    element(41106, 8),
+                    element(41105, 8),
+                    element(42033, 8),
+                    element(42034, 8),
                 ),
                 ipv4("192.0.2.1")
                 + ipv4("198.51.100.2")
                 + number(443, 2)
                 + b"\6"
                 + number(10, 2)
-                + number(0x0D0001C5, 4),
+                + number(0x0D0001C5, 4)
+                + number(700, 8)
+                + number(9000, 8)
+                + number(7, 8)
+                + number(9, 8),
             ),
         ),
         (
@@ -415,6 +429,21 @@ BUILT: Final = (
                 "etype": 0x0800,
                 "src_sgt": 10,
                 "application_id": "13:453",
+                "bytes": 700,
+                "packets": 7,
+                "bi_flow_direction": 1,
+            },
+            {
+                "src_addr": "198.51.100.2",
+                "dst_addr": "192.0.2.1",
+                "src_port": 443,
+                "proto": 6,
+                "etype": 0x0800,
+                "dst_sgt": 10,
+                "application_id": "13:453",
+                "bytes": 9000,
+                "packets": 9,
+                "bi_flow_direction": 2,
             },
         ),
         "client and server instead of source and destination",

@@ -12,6 +12,7 @@ from ingest.decoders import Datagrams
 from ingest.partition import partitions
 from ingest.pipeline import Pipeline
 from tests.builders import (
+    SYSTEM,
     VARIABLE,
     data_set,
     field,
@@ -21,6 +22,8 @@ from tests.builders import (
     template,
     v5_datagram,
     v5_record,
+    v9_options_template,
+    v9_options_templates,
     variable,
 )
 from tests.ingest.collector import message, packed
@@ -124,6 +127,37 @@ def test_names_cost_the_same_calls_when_they_are_the_same() -> None:
         return packed([message(V9, data_set(256, content)) for _ in range(DATAGRAMS)])
 
     assert costs(pipeline, batch(1000), DATAGRAMS * 1000) == costs(pipeline, batch(2), DATAGRAMS * 2)
+
+
+def test_names_of_groups_and_what_is_told_of_exporters_cost_the_same_calls() -> None:
+    """Records with tags and names, of exporters that told their rate and their interfaces: few of them or many."""
+    pipeline = learned(
+        V9,
+        template(256, field(8, 4), field(10, 4), field(14, 2), field(48, 1), field(34000, 2), field(34002, 8)),
+        template(257, field(8, 4), field(34000, 2), field(34001, 2)),
+    )
+    fields = ((field(10, 4), field(82, 8)), (field(48, 1), field(34, 4)), (field(34, 4),))
+    described = (v9_options_template(300 + at, (field(SYSTEM, 4),), each) for at, each in enumerate(fields))
+    named = (number(1, 4) + number(at, 4) + fixed(f"eth{at}", 8) for at in range(1, 5))
+    told = [
+        *(data_set(300, *named), data_set(301, number(1, 4) + b"\1" + number(100, 4))),
+        data_set(302, number(1, 4) + number(50, 4)),
+    ]
+    pipeline.decode(packed([message(V9, v9_options_templates(*described), *told)]))
+
+    def batch(records: int) -> Datagrams:
+        content = b"".join(
+            ipv4("192.0.2.1") + number(1 + at % 4, 4) + number(4 - at % 4, 2) + b"\1" + number(at % 4, 2) + fixed(f"group {at % 4}", 8)
+            for at in range(records)
+        )  # fmt: skip
+        bare = b"".join(ipv4("192.0.2.2") + number(at % 4, 2) + number(at % 3, 2) for at in range(records))
+        return packed([message(V9, data_set(256, content), data_set(257, bare)) for _ in range(DATAGRAMS)])
+
+    few, many = batch(4), batch(1000)
+    assert costs(pipeline, many, 2 * DATAGRAMS * 1000) == costs(pipeline, few, 2 * DATAGRAMS * 4)
+    bare = pipeline.decode(few).batches[1]
+    assert bare.column("dst_sgt_name").to_pylist()[:4] == ["group 0", "group 1", "group 2", "group 0"]
+    assert bare.column("sampling_rate").to_pylist()[:1] == [50]
 
 
 def test_many_datagrams_cost_the_same_calls_as_some() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import select
 import time
@@ -10,20 +11,35 @@ import numpy as np
 import pytest
 
 from ingest.control import (
+    FACTS_AT_ONCE,
     MOST_QUEUED,
+    TEMPLATES_AT_ONCE,
     Channel,
+    Facts,
+    Forget,
     LogLevel,
     Message,
     Observed,
     Partitions,
     Ready,
     Report,
+    Reported,
+    Sampled,
+    Settled,
     Stop,
     Templates,
+    Told,
+    Used,
+    Words,
+    told_in_parts,
 )
+from ingest.decoders.enrich import Fact, Kind
 from ingest.decoders.headers import Heard
 from ingest.decoders.layout import Field, Layout, Template
+from ingest.decoders.templates import Word
+from ingest.statistics import Reading
 from shared.metrics import Book
+from tests.ingest.sampled import COUNTERS, Sample, gathered
 
 PATIENCE_SECONDS = 20.0
 LARGE = LogLevel("x" * (1 << 20))
@@ -83,10 +99,25 @@ def a_report(*, last: bool = False) -> Report:
     return Report(book.snapshot(), last)
 
 
+TEMPLATE = Template(256, Layout(9, (Field(0, 1, 4),), False, 0), 12)
+FACTS = (
+    Fact(Kind.INTERFACE_NAME, bytes(16), 0, 0, 3, "Te0/3"),
+    Fact(Kind.INTERFACE_NAME, bytes(16), 0, 0, 4, "Te0/4"),
+    Fact(Kind.APPLICATION_NAME, bytes(16), 0, 0, "3:80", "http"),
+    Fact(Kind.SAMPLER_RATE, bytes(16), 9, 5, 1, 1000),
+    Fact(Kind.INTERFACE_NAME, bytes(16), 0, 0, 5, "Te0/5"),
+)
 MESSAGES = [
     pytest.param(Ready(), id="ready"),
     pytest.param(a_report(), id="a report"),
-    pytest.param(Templates(((bytes(24), Template(256, Layout(9, (Field(0, 1, 4),), False, 0), 12)),)), id="templates"),
+    pytest.param(Templates(((bytes(24), TEMPLATE),)), id="templates"),
+    pytest.param(Words((Word(bytes(24), TEMPLATE, True, 7, None, 1, 2),)), id="words"),
+    pytest.param(Facts(FACTS), id="facts"),
+    pytest.param(Facts(()), id="no facts"),
+    pytest.param(Told(), id="all was told"),
+    pytest.param(Used(bytes(48)), id="templates in use"),
+    pytest.param(Settled((bytes(24),)), id="settled templates"),
+    pytest.param(Forget((bytes(24),)), id="templates to forget"),
     pytest.param(Partitions(12), id="partitions"),
     pytest.param(LogLevel("debug"), id="a log level"),
     pytest.param(Stop(), id="stop"),
@@ -116,6 +147,22 @@ def test_observations_arrive_as_they_were(pair: Pair) -> None:
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), strict=name != "version")
 
 
+def test_what_samples_and_options_told_arrives_as_it_was(pair: Pair) -> None:
+    """The numbers of samples, and what exporters report of themselves."""
+    for end in pair:
+        end.start()
+    samples = gathered([Sample(1, drops=7), Sample(2, kind=COUNTERS, agent="2001:db8::1")])
+    reading = Reading(bytes(16), 10, 0, "system 1", 0, "exported_octets", 2**63, 8, 1)
+    pair[0].send(Sampled(samples))
+    pair[0].send(Reported((reading,)))
+    came, reported = taken(pair[1], 2)
+    assert reported == Reported((reading,))
+    assert isinstance(came, Sampled)
+    for before, after in ((samples.sources, came.samples.sources), (samples.blocks, came.samples.blocks)):
+        for field in dataclasses.fields(before):
+            np.testing.assert_array_equal(getattr(after, field.name), getattr(before, field.name), strict=True)
+
+
 def test_messages_arrive_in_their_order(pair: Pair) -> None:
     """Thousands of messages of all sizes, both ways at once, each in the order in which they were sent."""
     numbers = [Partitions(number) for number in range(3000)]
@@ -127,6 +174,35 @@ def test_messages_arrive_in_their_order(pair: Pair) -> None:
         end.send(LARGE)
     for end in pair:
         assert taken(end, len(numbers) + 2) == [LARGE, *numbers, LARGE]
+
+
+def test_messages_may_be_taken_one_by_one(pair: Pair) -> None:
+    """What is left is for the next time, and whoever waits for it is woken."""
+    for end in pair:
+        end.start()
+    for number in range(3):
+        pair[0].send(Partitions(number))
+    until(lambda: len(pair[1]._incoming) == 3, "all three")
+    for number in range(3):
+        assert readable(pair[1], 0.0)
+        assert pair[1].take(1) == [Partitions(number)]
+    assert not readable(pair[1], 0.0)
+    assert pair[1].take(1) == []
+
+
+def test_much_is_told_in_parts() -> None:
+    """None of them keeps a worker from its sockets for long; nothing is left out, and all stays in its order."""
+    templates = [(number.to_bytes(24), TEMPLATE) for number in range(TEMPLATES_AT_ONCE + 5)]
+    facts = [Fact(Kind.VRF_NAME, bytes(16), 0, 0, number, "x") for number in range(2 * FACTS_AT_ONCE)]
+    told = list(told_in_parts(templates, facts))
+    assert [len(one.templates if isinstance(one, Templates) else one.facts) for one in told] == [
+        TEMPLATES_AT_ONCE,
+        5,
+        FACTS_AT_ONCE,
+        FACTS_AT_ONCE,
+    ]
+    assert [fact for one in told if isinstance(one, Facts) for fact in one.facts] == facts
+    assert list(told_in_parts([], [])) == []
 
 
 def test_what_was_sent_before_the_start_is_not_lost(pair: Pair) -> None:
@@ -170,11 +246,13 @@ def test_observations_and_reports_give_way_when_too_much_waits(pair: Pair) -> No
         pair[0].send(Partitions(number))
     pair[0].send(an_observation())
     pair[0].send(a_report())
-    assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED)
+    pair[0].send(Sampled(gathered([Sample(1)])))
+    pair[0].send(Reported(()))
+    assert (pair[0].dropped, pair[0].queued) == (4, MOST_QUEUED)
     last: list[Message] = [Templates(()), a_report(last=True)]
     for message in last:
         pair[0].send(message)
-    assert (pair[0].dropped, pair[0].queued) == (2, MOST_QUEUED + 2)
+    assert (pair[0].dropped, pair[0].queued) == (4, MOST_QUEUED + 2)
     for end in pair:
         end.start()
     assert taken(pair[1], MOST_QUEUED + 2)[-2:] == last

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.counters import CounterOutbox, CounterStream
 from ingest.outbox import MessageBounds
-from ingest.producer import BY_KEY, Refusal
+from ingest.refusal import Refusal
+from ingest.window import BY_KEY
 from shared import codec
 from shared.counters import COLUMN, COLUMNS
 from shared.text import json_rows

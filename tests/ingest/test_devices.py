@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from ingest.captures import Captures
 from ingest.decoders import Decoded
 from ingest.decoders.datagrams import Datagrams
 from shared.text import json_rows
@@ -25,8 +27,11 @@ from tests.builders import (
 )
 from tests.ingest.collector import EXPORTER, FROM_THE_DATAGRAM, RECEIVED_NS, Collector, nothing_wrong, rows, told
 from tests.ingest.known_devices import BUILT, CAPTURED, Built, Captured
+from tests.ingest.known_sflow_devices import BUILT_NETFLOW, BUILT_SFLOW, CAPTURED_SFLOW
 
 DOCS = Path(__file__).parents[2] / "docs" / "devices.md"
+ALL_CAPTURED = (*CAPTURED, *CAPTURED_SFLOW)
+ALL_BUILT = (*BUILT, *BUILT_NETFLOW, *BUILT_SFLOW)
 TEMPLATES = re.compile(r"_(?:opt)?tpl")
 """What tells a capture of templates from one of data: they go first."""
 
@@ -42,38 +47,56 @@ def own(decoded: Decoded) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in FROM_THE_DATAGRAM} for row in shown(decoded)]
 
 
-@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in CAPTURED])
+def payloads(path: Path) -> Iterator[bytes]:
+    """The datagrams of a file."""
+    for batch in Captures([path]).batches():
+        yield from (batch.payload(at) for at in range(len(batch)))
+
+
+def counted(decoded: Decoded) -> list[dict[str, Any]]:
+    """Counter samples as `decode --counters --format json` shows them."""
+    return [row for batch in decoded.counters for row in json_rows(pa.Table.from_batches([batch]))]
+
+
+@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in ALL_CAPTURED])
 def test_a_captured_device(device: Captured, captures: Path) -> None:
     """All that was captured is decoded, and some records tell this."""
     collector = Collector()
     files = sorted(captures.glob(device.files), key=lambda path: (not TEMPLATES.search(path.stem), path.name))
     assert files
     found: list[dict[str, Any]] = []
+    counters: list[dict[str, Any]] = []
     odd: set[str] = set()
-    for path in files:
-        decoded = collector.feed(path.read_bytes())
+    for payload in (payload for path in files for payload in payloads(path)):
+        decoded = collector.feed(payload)
         assert not decoded.faults
         odd |= {oddity.value for oddity in decoded.oddities}
         found += shown(decoded)
-    assert len(found) == device.records
+        counters += counted(decoded)
+    assert (len(found), len(counters)) == (device.records, device.counters)
+    assert not device.counted or any(device.counted.items() <= row.items() for row in counters)
     for expected in (device.expected, *device.further):
         assert any(expected.items() <= row.items() for row in found)
     assert (collector.pipeline.parking.sets, frozenset(odd)) == (device.parked, device.odd)
 
 
-@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in BUILT])
+@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in ALL_BUILT])
 def test_a_device_as_it_is_documented(device: Built) -> None:
     """What a device is known to send gives these records, and nothing of it is lost or odd."""
     collector = Collector()
     found: list[dict[str, Any]] = []
+    counters: list[dict[str, Any]] = []
     for payload in device.payloads:
         decoded = collector.feed(payload)
         assert nothing_wrong(decoded)
         found += own(decoded)
+        counters += counted(decoded)
     assert found == list(device.expected)
+    assert len(counters) == len(device.counted)
+    assert all(expected.items() <= row.items() for expected, row in zip(device.counted, counters, strict=True))
 
 
-@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in BUILT])
+@pytest.mark.parametrize("device", [pytest.param(device, id=device.name) for device in ALL_BUILT])
 def test_a_device_that_is_cut_off_at_any_byte(device: Built) -> None:
     """Datagrams that end at any byte raise nothing, and give records of the whole ones and no others."""
     for payload in device.payloads:
@@ -84,8 +107,8 @@ def test_a_device_that_is_cut_off_at_any_byte(device: Built) -> None:
 def test_the_page_names_each_device_and_its_test() -> None:
     """docs/devices.md has a row for each device of the tables here, and no row without a test."""
     page = DOCS.read_text(encoding="utf-8")
-    tested = {device.name: "test_a_captured_device" for device in CAPTURED}
-    tested |= {device.name: "test_a_device_as_it_is_documented" for device in BUILT}
+    tested = {device.name: "test_a_captured_device" for device in ALL_CAPTURED}
+    tested |= {device.name: "test_a_device_as_it_is_documented" for device in ALL_BUILT}
     named = dict(re.findall(r"^\| ([^|]+?) \|.*\| `tests/ingest/test_devices\.py::(\w+)` \|$", page, re.MULTILINE))
     assert named == tested
 

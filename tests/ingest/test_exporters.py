@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.exporters import RESTART, UPTIME_SLACK_MS, ExporterFacts, Exporters, address_text
+from ingest.exporters import ExporterFacts, Exporters, address_text
+from ingest.sequences import RESTART, UPTIME_SLACK_MS
 from tests.builders import mapped
 from tests.ingest.observations import EDGE, NOW_NS, WRAP, Said, heard, stream
 

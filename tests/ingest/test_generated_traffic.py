@@ -6,14 +6,18 @@ from typing import Final
 import pyarrow as pa
 import pytest
 
+from ingest.data_sources import DataSources
 from ingest.decoders import Decoded
+from ingest.decoders.sflow_elements import SampleKind
 from ingest.exporters import Exporters
 from ingest.generator.expected import expected_records
 from ingest.generator.scenario import Scenario
 from ingest.generator.traffic import Traffic
 from ingest.pipeline import Pipeline
+from ingest.samples import GatheredSamples
 from tests.ingest.plain_sflow import COUNTERS_AT, TEXTS, counter_row, read_sflow
 
+PROTOCOLS: Final = ("v5", "v9", "ipfix", "sflow", "mix", "v9-bare", "v9-grouped")
 DATAGRAMS: Final = 1500
 RECEIVED_NS: Final = 1_700_000_000_123_456_000
 OF_THE_COLLECTOR: Final = {"record_id", "time_received"}
@@ -48,7 +52,7 @@ def joined(batches: list[pa.RecordBatch]) -> pa.Table:
     return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
 
 
-@pytest.mark.parametrize("protocol", ["v5", "v9", "ipfix", "sflow", "mix"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("uniform", [False, True], ids=["varied", "uniform"])
 def test_decoders_make_of_generated_traffic_what_was_sent(protocol: str, uniform: bool) -> None:
     """Every record of the generator comes out, once, with every column as it was meant, and nothing is a fault."""
@@ -61,7 +65,7 @@ def test_decoders_make_of_generated_traffic_what_was_sent(protocol: str, uniform
     assert rows(made, columns) == rows(expected, columns)
 
 
-@pytest.mark.parametrize("protocol", ["v5", "v9", "ipfix", "sflow", "mix"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_decoders_join_the_names_that_exporters_told_before(protocol: str) -> None:
     """When all exporters have told their names, every record has them, and no column that was not sent."""
     traffic = Traffic(Scenario(protocol=protocol, exporters=30, rate=50))
@@ -92,10 +96,17 @@ def test_decoders_make_rows_of_counters() -> None:
 def test_no_exporter_seems_to_have_lost_anything(protocol: str) -> None:
     """Sequence numbers follow each other for whoever counts what is lost, through 2^32 too."""
     traffic = Traffic(Scenario(protocol=protocol, exporters=30, rate=50))
-    exporters = Exporters()
+    exporters, samples, sources = Exporters(), GatheredSamples(), DataSources()
     for each in decode(Pipeline(), traffic):
         for heard in each.heard:
             exporters.hear(heard)
+        samples.add(each.samples)
+    came = samples.take()
+    assert (came is not None) == (protocol == "sflow")
+    if came is not None:
+        sources.hear(came)
+        sources.settle(everything=True)
+        assert {(one.kind, one.lost) for one in sources.facts()} == {(kind, 0) for kind in SampleKind}
     assert exporters.settle(everything=True) == {}
     facts = exporters.facts()
     assert [(one.restarts, one.undecoded) for one in facts] == [(0, 0)] * (60 if protocol == "sflow" else 30)

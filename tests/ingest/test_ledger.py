@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from ingest.decoders import Fault, Unit
 from ingest.ledger import Ledger, balances, ledger
-from ingest.producer import Refusal
+from ingest.refusal import Refusal
 from shared.metrics import Book, Snapshot, merge
 
 TOPIC = "flows.records"
+NOTHING = {"received": 0, "decoded": 0, "appended": 0, "dropped": {}, "in_flight": 0}
+"""The account of sets that waited for their template, when none did."""
 
 
 def counted(
@@ -31,11 +33,13 @@ def test_before_anything_was_counted_the_books_are_empty_and_balance() -> None:
     """Every account is there from the start, with zeros."""
     books = ledger({})
     assert books == {
-        "received": {"datagrams": 0, "records": 0},
+        "received": {"datagrams": 0, "records": 0, "from_spool": 0},
         "delivered": {"records": 0},
         "dropped": {"datagrams": {}, "sets": {}, "records": {}},
         "in_flight": {"records": 0},
-        "counters": {"received": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
+        "counters": {"received": 0, "from_spool": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
+        "parked": NOTHING,
+        "undecoded": NOTHING,
         "before_reception": {"socket_drops": 0},
     }
     assert balances(books)
@@ -56,7 +60,7 @@ def test_each_unit_has_its_own_account() -> None:
     }
     books = ledger(merge([counted(decoded=212, delivered=70, in_flight=30, dropped=dropped), book.snapshot()]))
     assert books == {
-        "received": {"datagrams": 5, "records": 212},
+        "received": {"datagrams": 5, "records": 212, "from_spool": 0},
         "delivered": {"records": 70},
         "dropped": {
             "datagrams": {"too_long": 1, "truncated": 2},
@@ -64,7 +68,9 @@ def test_each_unit_has_its_own_account() -> None:
             "records": {"queue_full": 16, "worker_died": 96},
         },
         "in_flight": {"records": 30},
-        "counters": {"received": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
+        "counters": {"received": 0, "from_spool": 0, "delivered": 0, "dropped": {}, "in_flight": 0},
+        "parked": NOTHING,
+        "undecoded": NOTHING,
         "before_reception": {"socket_drops": 17},
     }
     assert balances(books)
@@ -79,11 +85,81 @@ def test_counter_samples_have_an_account_of_their_own() -> None:
     book.set("ingest_counters_in_flight", 3)
     snapshot = merge([counted(decoded=10, delivered=10, in_flight=0), book.snapshot()])
     books = ledger(snapshot)
-    assert books["counters"] == {"received": 100, "delivered": 90, "dropped": {"queue_full": 7}, "in_flight": 3}
+    assert books["counters"] == {
+        "received": 100,
+        "from_spool": 0,
+        "delivered": 90,
+        "dropped": {"queue_full": 7},
+        "in_flight": 3,
+    }
     assert (books["delivered"], books["dropped"]["records"]) == ({"records": 10}, {})
     assert balances(books)
     book.add("ingest_counters_decoded_total", 1)
     assert not balances(ledger(merge([counted(decoded=10, delivered=10, in_flight=0), book.snapshot()])))
+
+
+def waited(**changes: int) -> Snapshot:
+    """What one worker has counted of sets that waited, in memory and in the topic."""
+    counts = {
+        "ingest_sets_parked_total": 100,
+        "ingest_sets_unparked_total": 50,
+        "ingest_undecoded_produced_total": 30,
+        "ingest_undecoded_read_total": 40,
+        "ingest_undecoded_decoded_total": 20,
+        "ingest_undecoded_appended_total": 15,
+    } | changes
+    book = Book()
+    for name, value in counts.items():
+        book.add(name, value)
+    book.set("ingest_sets_in_flight", 8)
+    for stage, reason, value in (
+        ("park", "queue_full", 7),
+        ("park", "template_never_came", 1),
+        ("worker", "worker_died", 4),
+        ("undecoded", "template_never_came", 5),
+        ("decode", "truncated", 1000),
+        ("decode", "parking_full", 1000),
+    ):
+        book.add("ingest_dropped_total", value, stage=stage, reason=reason, unit="sets")
+    return book.snapshot()
+
+
+def test_sets_that_waited_have_accounts_of_their_own() -> None:
+    """Of memory and of the topic: decoded, appended to the topic, dropped by why, or still there."""
+    books = ledger(waited())
+    assert books["parked"] == {
+        "received": 100,
+        "decoded": 50,
+        "appended": 30,
+        "dropped": {"queue_full": 7, "template_never_came": 1, "worker_died": 4},
+        "in_flight": 8,
+    }
+    assert books["undecoded"] == {
+        "received": 40,
+        "decoded": 20,
+        "appended": 15,
+        "dropped": {"template_never_came": 5},
+        "in_flight": 0,
+    }
+    assert books["dropped"]["sets"]["template_never_came"] == 6
+    assert balances(books)
+
+
+@pytest.mark.parametrize("name", ["ingest_sets_parked_total", "ingest_undecoded_read_total"])
+def test_sets_that_are_nowhere_do_not_balance(name: str) -> None:
+    """A set that waited and of which nobody knows what became is a silent drop."""
+    counted = {"ingest_sets_parked_total": 101, "ingest_undecoded_read_total": 41}
+    assert not balances(ledger(waited(**{name: counted[name]})))
+
+
+def test_messages_of_other_topics_are_no_records() -> None:
+    """What waits, dead letters and what is known of exporters are rows of messages too, but no records delivered."""
+    book = Book()
+    for topic in ("dc1.flows.undecoded", "dc1.flows.deadletter", "dc1.flows.exporters"):
+        book.add("kafka_produced_records_total", 9, topic=topic)
+    books = ledger(merge([counted(decoded=10, delivered=10, in_flight=0), book.snapshot()]))
+    assert books["delivered"] == {"records": 10}
+    assert balances(books)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,27 @@ def test_group_tags_come_out_of_the_box(
     assert row == ({} if expected is None else {"src_sgt": expected[0], "dst_sgt": expected[1]})
 
 
+def test_an_enterprise_number_may_stand_behind_a_type_with_its_upper_bit() -> None:
+    """34000 as IPFIX has it is 1232 with the enterprise bit set: whoever leaves the bit in says the same."""
+    unstripped = [struct.pack("!HHI", element, length, 9) for element, length in ((34000, 2), (34001, 4), (34002, 5))]
+    row = told(one(Collector().feed(flows(IPFIX, unstripped, number(10, 2) + number(20, 4) + b"Staff"))))
+    assert row == {"src_sgt": 10, "dst_sgt": 20, "src_sgt_name": "Staff"}
+
+
+def test_names_of_groups_without_the_upper_bit_need_their_tag_beside_them() -> None:
+    """NetFlow v9 that strips the bit: 1234 and 1235 are names where 1232 and 1233 are tags, and else nothing known."""
+    fields = [field(1232, 2), field(1234, 8), field(1233, 2), field(1235, 8), field(1236, 2)]
+    record = number(10, 2) + fixed("Staff", 8) + number(20, 2) + fixed("Guests", 8) + number(30, 2)
+    assert told(one(Collector().feed(flows(V9, fields, record)))) == {
+        **BOTH,
+        "src_sgt_name": "Staff",
+        "dst_sgt_name": "Guests",
+        "extra": [("switch_derived_sgt", "30")],
+    }
+    alone = flows(V9, [field(1234, 8), field(1233, 4), field(1235, 8)], bytes(range(65, 85)))
+    assert told(one(Collector().feed(alone))) == {}
+
+
 def test_the_tag_that_a_switch_derived_is_told_in_extra() -> None:
     """It is neither the source's nor the destination's, so it has no column."""
     row = told(one(Collector().feed(flows(V9, [field(34000, 2), field(34004, 2)], number(10, 2) + number(30, 2)))))
@@ -310,6 +332,7 @@ def test_another_mapping_brings_other_names(file: Path) -> None:
 ONE = "fields:\n  - {{protocol: ipfix, element: 5, extra: it{more}}}\n"
 WRONG: list[Any] = [
     pytest.param("fields:\n  - {protocol: v9, element: 1, colum: bytes}\n", 2, "fields[0].colum", "fields[0].column", id="a key that there is not"),
+    pytest.param("ingest: {}\n", 1, "ingest", "known here: fields, sgt_names, sgt_names_file, profiles)", id="a key of the settings"),
     pytest.param("fields:\n  - {element: 1, column: bytes}\n", 2, "fields[0].protocol", "v9, ipfix", id="no protocol"),
     pytest.param("fields:\n  - {protocol: v10, element: 1, column: bytes}\n", 2, "fields[0].protocol", "v9, ipfix", id="no such protocol"),
     pytest.param("fields:\n  - {protocol: v9, column: bytes}\n", 2, "fields[0].element", "from 1 to 65535", id="no element"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -650,6 +651,45 @@ def test_what_is_told_anew_counts_from_then_on() -> None:
         collector.feed(message(V9, *options(V9, SYSTEM_SCOPE, {34: u32(rate), 10: u32(3), 82: fixed(name, 8)})))
         row = one(collector.feed(sent))
         assert (row["sampling_rate"], row["in_if_name"]) == (rate, name)
+
+
+def test_what_is_told_as_it_was_before_counts_again() -> None:
+    """A device that goes back to an earlier name or rate is believed, though it has told the very same bytes before."""
+    collector = Collector()
+    sent = message(V9, *flow(V9, {10: u32(3)}))
+    tables = [
+        message(V9, *options(V9, SYSTEM_SCOPE, {34: u32(rate), 10: u32(3), 82: fixed(name, 8)}))
+        for rate, name in ((100, "one"), (200, "other"))
+    ]
+    for table, known in zip(tables * 3, [(100, "one"), (200, "other")] * 3, strict=True):
+        assert len(collector.feed(table).facts) == 2
+        assert collector.feed(table, table).facts == []
+        row = one(collector.feed(sent))
+        assert (row["sampling_rate"], row["in_if_name"]) == known
+
+
+def test_what_was_told_elsewhere_meanwhile_is_told_again_here() -> None:
+    """Another worker may have heard another name since: the same table then counts as new."""
+    collector = Collector()
+    table = message(V9, *options(V9, SYSTEM_SCOPE, {10: u32(3), 82: fixed("here", 8)}))
+    (fact,) = collector.feed(table).facts
+    collector.pipeline.options.learn([replace(fact, value="elsewhere")])
+    assert one(collector.feed(message(V9, *flow(V9, {10: u32(3)}))))["in_if_name"] == "elsewhere"
+    assert collector.feed(table).facts == [fact]
+    assert one(collector.feed(message(V9, *flow(V9, {10: u32(3)}))))["in_if_name"] == "here"
+
+
+def test_a_row_for_which_there_was_no_room_is_counted_each_time() -> None:
+    """What was refused is not taken for known when it comes again."""
+    tables = OptionTables(exporter_limit=1)
+    described_ = v9_options_template(OPTIONS, (), (field(10, 4), field(82, 8)))
+    records = (u32(at) + fixed(f"eth{at}", 8) for at in range(3))
+    (data,) = Collector().feed(message(V9, v9_options_templates(described_), data_set(OPTIONS, *records))).options
+    assert len(tables.read([data])) == 1
+    for times in range(2, 4):
+        assert tables.refused == 2 * (times - 1)
+        assert tables.read([data]) == []
+    assert tables.refused == 6
 
 
 def test_a_rate_that_is_not_known_any_more_takes_nothing_back() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.packets import LINK_LAYERS, CaptureFault, Fragments, UdpDatagram, udp_datagram
+from tests.builders import v1_datagram, v7_datagram
 from tests.frames import (
     ARP,
     CLIENT,
@@ -32,8 +33,12 @@ from tests.frames import (
     ipv6,
     udp,
 )
+from tests.fuzz import looked_at
 
 EXPORT = b"\0\x05" + bytes(range(100))
+V1, V7 = v1_datagram(bytes(48), bytes(48)), v7_datagram(bytes(52))
+STUN = bytes.fromhex("000100082112a442") + bytes(20)
+"""A request of another protocol, which begins with 1, and then with its length."""
 FOUND = UdpDatagram(bytes(10) + b"\xff\xff" + address(CLIENT), 4000, EXPORT)
 FOUND6 = UdpDatagram(address(CLIENT6), 4000, EXPORT)
 SECOND = 10**9
@@ -67,6 +72,8 @@ class Reading:
         pytest.param(cooked(b"\0\x64\x08\0" + ipv4(udp(EXPORT)), 0x8100), COOKED, FOUND, id="Linux cooked, VLAN"),
         pytest.param(cooked2(ipv6(udp(EXPORT)), IPV6), COOKED_2, FOUND6, id="Linux cooked, version 2"),
         pytest.param(ipv4(udp(EXPORT)), RAW, FOUND, id="raw IPv4"),
+        pytest.param(ipv4(udp(V1)), RAW, FOUND._replace(payload=V1), id="NetFlow v1"),
+        pytest.param(ipv4(udp(V7)), RAW, FOUND._replace(payload=V7), id="NetFlow v7"),
         pytest.param(ipv6(udp(EXPORT)), RAW, FOUND6, id="raw IPv6"),
         pytest.param(ipv4(udp(EXPORT)), 228, FOUND, id="raw, declared IPv4"),
         pytest.param(ipv6(udp(EXPORT)), 229, FOUND6, id="raw, declared IPv6"),
@@ -111,6 +118,9 @@ def test_a_datagram_is_found(frame: bytes, link_type: int, found: UdpDatagram) -
         pytest.param(b"\xff" * 40, RAW, None, "not_udp", id="raw, and no IP"),
         pytest.param(ethernet(ipv4(udp(b"\0\7" + bytes(30)))), ETHERNET, None, "not_flow_export", id="another version"),
         pytest.param(ethernet(ipv4(udp(b"\0\0\0\4"))), ETHERNET, None, "not_flow_export", id="sFlow 4"),
+        pytest.param(ethernet(ipv4(udp(STUN))), ETHERNET, None, "not_flow_export", id="1 as STUN begins"),
+        pytest.param(ethernet(ipv4(udp(V1 + b"\0"))), ETHERNET, None, "not_flow_export", id="v1 of another size"),
+        pytest.param(ethernet(ipv4(udp(V7[:-1]))), ETHERNET, None, "not_flow_export", id="v7 of another size"),
         pytest.param(ethernet(ipv4(udp(b""))), ETHERNET, None, "not_flow_export", id="no payload"),
         pytest.param(ethernet(ipv4(udp(EXPORT))), 147, None, "unknown_link_type", id="a link layer that is not known"),
         pytest.param(ethernet(ipv4(udp(EXPORT)))[:96], ETHERNET, 144, "cut_by_snaplen", id="cut in the payload"),
@@ -251,12 +261,14 @@ def test_fragments_are_bounded(bounds: dict[str, int], reason: str) -> None:
     assert reading.lost == {reason: 1000 - kept}
 
 
+@looked_at(100, 20_000)
 @given(st.sampled_from([*LINK_LAYERS, 7]), st.binary(max_size=120), st.integers(0, 200))
 def test_any_bytes(link_type: int, frame: bytes, wire_bytes: int) -> None:
     """No bytes whatever make it raise."""
     Reading().read(frame, link_type, wire_bytes=wire_bytes)
 
 
+@looked_at(100, 20_000)
 @given(st.data())
 def test_any_change_of_a_packet(data: st.DataObject) -> None:
     """Nor does a packet that is right but for some bytes, or its end."""

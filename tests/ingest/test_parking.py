@@ -236,3 +236,128 @@ def test_clearing_tells_how_many_waited() -> None:
     assert (parking.sets, parking.bytes) == (0, 0)
     assert not parking.add(waiting(b"a"))
     assert parking.sets == 1
+
+
+# --- what leaves, to wait elsewhere
+
+
+def left(parking: Parking) -> list[list[bytes]]:
+    """What has left, part by part."""
+    return [bodies(sets) for sets in parking.take_leaving()]
+
+
+def test_with_an_allowance_the_oldest_make_room() -> None:
+    """**patient**: nothing is refused; those that have waited longest leave, whole as they were."""
+    size = 100 + SET_BYTES
+    parking = Parking(ParkingBounds(total_bytes=2 * KEY_BYTES + 4 * size))
+    parking.allowance = 10 * size
+    old = waiting(b"a" * 100, b"b" * 100)
+    parking.add(old)
+    parking.add(waiting(b"c" * 100, b"d" * 100, template_id=257))
+    assert not parking.add(waiting(b"e" * 100, template_id=257))
+    (gone,) = parking.take_leaving()
+    assert bodies(gone) == [b"a" * 100]
+    assert (gone.keys, gone.position.tolist()) == (old.keys[:1], old.position.tolist()[:1])
+    assert gone.headers.sequence.tolist() == old.headers.sequence.tolist()[:1]
+    assert parking.allowance == 9 * size
+    assert left(parking) == []
+    # With the last set of a template its room goes too.
+    assert not parking.add(waiting(*[b"f" * 100] * 2, template_id=257))
+    assert left(parking) == [[b"b" * 100]]
+    assert not parking.add(waiting(b"g" * 100, template_id=257))
+    assert left(parking) == [[b"c" * 100]]
+
+
+def test_those_that_leave_leave_together() -> None:
+    """Room is made for many at once: each part that leaves is a message."""
+    size = 1000 + SET_BYTES
+    parking = Parking(ParkingBounds(total_bytes=KEY_BYTES + 160 * size))
+    parking.allowance = 1000 * size
+    for _ in range(161):
+        assert not parking.add(waiting(bytes(1000)))
+    assert [len(part) for part in left(parking)] == [11]
+    assert parking.sets == 150
+
+
+def test_an_exporter_over_its_bound_makes_room_with_its_own() -> None:
+    """Others stay, however long they have waited."""
+    size = 100 + SET_BYTES
+    parking = Parking(ParkingBounds(exporter_bytes=2 * KEY_BYTES + 3 * size))
+    parking.allowance = 10 * size
+    parking.add(waiting(bytes(90), exporter=OTHER))
+    parking.add(waiting(bytes(100), bytes(99), template_id=300))
+    assert not parking.add(waiting(bytes(98), bytes(97)))
+    assert left(parking) == [[bytes(100)]]
+    assert parking.sets == 4
+
+
+def test_when_the_allowance_is_used_up_the_newest_is_refused() -> None:
+    """A flood drives out only as much as may leave; what came before it and is left goes on waiting."""
+    size = 100 + SET_BYTES
+    parking = Parking(ParkingBounds(total_bytes=KEY_BYTES + 2 * size))
+    parking.allowance = size
+    assert dict(parking.add(waiting(*(bytes([at]) * 100 for at in range(5))))) == {Fault.PARKING_FULL: 2}
+    assert left(parking) == [[bytes(100)]]
+    assert parking.allowance == 0
+    (kept,) = parking.drain()
+    assert [body[0] for body in bodies(kept)] == [1, 2]
+
+
+def test_a_part_of_the_allowance_is_not_for_those_over_their_own_bound() -> None:
+    """One exporter that floods does not use up what all share."""
+    size = 100 + SET_BYTES
+    parking = Parking(ParkingBounds(total_bytes=2 * KEY_BYTES + 3 * size, exporter_bytes=KEY_BYTES + 2 * size))
+    parking.allowance, parking.reserved = 5 * size, 4 * size
+    flood = waiting(*(bytes(100) for _ in range(6)))
+    assert dict(parking.add(flood)) == {Fault.PARKING_QUOTA: 3}
+    assert parking.allowance == 4 * size
+    left(parking)
+    assert not parking.add(waiting(bytes(100), exporter=OTHER))
+    assert not parking.add(waiting(bytes(100), exporter=mapped("192.0.2.102")))
+    assert left(parking)[0] == [bytes(100), bytes(100)]
+
+
+def test_a_set_that_never_fits_drives_nothing_out() -> None:
+    """One that is larger than a bound is refused as it is."""
+    parking = Parking(ParkingBounds(exporter_bytes=1000, total_bytes=2000))
+    parking.allowance = 10_000
+    parking.add(waiting(bytes(100)))
+    assert dict(parking.add(waiting(bytes(900)))) == {Fault.PARKING_QUOTA: 1}
+    assert dict(parking.add(waiting(bytes(1900)))) == {Fault.PARKING_FULL: 1}
+    assert (left(parking), parking.sets) == ([], 1)
+
+
+def test_what_waited_too_long_leaves_as_far_as_it_may() -> None:
+    """It waits elsewhere from then on; without an allowance it is dropped."""
+    parking = Parking(ParkingBounds(wait_ns=10))
+    parking.allowance = 2 * (4 + SET_BYTES)
+    parking.add(waiting(b"abcd", b"efgh", received_ns=100))
+    parking.add(waiting(b"ijkl", template_id=257, received_ns=100))
+    parking.add(waiting(b"mnop", template_id=258, received_ns=1000))
+    assert parking.expire(1005) == 1
+    assert left(parking) == [[b"abcd", b"efgh"]]
+    assert (parking.allowance, parking.sets) == (0, 1)
+
+
+def test_at_the_end_everything_is_given_back() -> None:
+    """Each set as it was, one template's after the other's, and nothing is left."""
+    parking = Parking()
+    given = [waiting(b"a", b"b"), waiting(b"c", exporter=OTHER), waiting(b"d", version=10)]
+    for sets in given:
+        parking.add(sets)
+    assert [bodies(sets) for sets in parking.drain()] == [[b"a", b"b"], [b"c"], [b"d"]]
+    assert (parking.sets, parking.bytes) == (0, 0)
+    assert list(parking.drain()) == []
+
+
+def test_what_comes_and_goes_is_counted() -> None:
+    """Taken in = given back to be decoded + left + refused for their age + still there."""
+    parking = Parking(ParkingBounds(wait_ns=10, exporter_bytes=KEY_BYTES + 3 * (4 + SET_BYTES)))
+    parking.allowance = 4 + SET_BYTES
+    parking.add(waiting(b"abcd", b"abcd", b"abcd", b"abcd", b"abcd"))
+    parking.add(waiting(b"abcd", exporter=OTHER, received_ns=RECEIVED_NS - 100))
+    assert parking.parked == 5
+    assert len(left(parking)) == 1
+    assert parking.expire(RECEIVED_NS) == 1
+    parking.release(waiting(b"").keys[0], 0)
+    assert (parking.parked, parking.released, parking.sets) == (5, 3, 0)

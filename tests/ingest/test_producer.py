@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from deploy.local.kafka import free_port
-from ingest.producer import BY_KEY, RecordProducer, Refusal
+from ingest.producer import RecordProducer
+from ingest.refusal import Refusal
+from ingest.spool import Quota, SpoolLog
+from ingest.window import BY_KEY
 from shared import codec
 from shared.config import KafkaConfig
 from shared.kafka import MAX_MESSAGE_BYTES, producer_properties
@@ -24,16 +28,19 @@ MOCK = {"test.mock.num.brokers": "1"}
 class Sending:
     """A producer, its books, and what it refused."""
 
-    def __init__(self, bootstrap_servers: str, **properties: str) -> None:
+    def __init__(
+        self, bootstrap_servers: str, properties: Mapping[str, str] | None = None, spool: SpoolLog | None = None
+    ) -> None:
         self.book = Book()
         self.refused: list[tuple[Refusal, int]] = []
         config = KafkaConfig(bootstrap_servers=bootstrap_servers)
         self.producer = RecordProducer(
-            producer_properties(config, "test") | properties,
+            producer_properties(config, "test") | dict(properties or {}),
             TOPIC,
             NAME,
             self.book,
             lambda refusal, records: self.refused.append((refusal, records)),
+            spool=spool,
         )
         self.producer.start()
 
@@ -47,7 +54,7 @@ class Sending:
 
     def _nothing_in_flight(self) -> bool:
         self.producer.poll()
-        return self.counted("kafka_queue_messages") == 0
+        return self.producer.in_flight_records == 0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -67,7 +74,7 @@ def records(number: int, text: str = "") -> pa.RecordBatch:
 @pytest.fixture
 def sending() -> Iterator[Sending]:
     """A producer with a broker that answers."""
-    ours = Sending("127.0.0.1:1", **MOCK)
+    ours = Sending("127.0.0.1:1", MOCK)
     yield ours
     ours.producer.close(0.0, lambda: None)
 
@@ -75,7 +82,7 @@ def sending() -> Iterator[Sending]:
 @pytest.fixture
 def unheard() -> Iterator[Sending]:
     """A producer whose queue takes two messages, and no broker anywhere."""
-    ours = Sending(f"127.0.0.1:{free_port()}", **{"queue.buffering.max.messages": "2"})
+    ours = Sending(f"127.0.0.1:{free_port()}", {"queue.buffering.max.messages": "2"})
     yield ours
     ours.producer.close(0.0, lambda: None)
 
@@ -236,3 +243,95 @@ def test_a_producer_that_was_not_started_says_so() -> None:
     producer = RecordProducer({}, TOPIC, NAME, Book(), lambda _refusal, _records: None)
     with pytest.raises(RuntimeError, match="not started"):
         producer.send(0, records(1))
+
+
+# --- with a spool
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[SpoolLog]:
+    """The spool of the topic, opened."""
+    ours = SpoolLog(tmp_path / TOPIC, Quota(1 << 30, [0], 0))
+    ours.open()
+    yield ours
+    ours.close()
+
+
+def test_what_a_full_queue_does_not_take_goes_to_the_spool(spool: SpoolLog) -> None:
+    """With all that is in the queue; nothing is refused, and all of it is in flight."""
+    unheard = Sending(f"127.0.0.1:{free_port()}", {"queue.buffering.max.messages": "2"}, spool)
+    for number in (5, 7, 11, 13):
+        unheard.producer.send(0, records(number))
+    assert unheard.refused == []
+    assert (spool.messages, spool.records) == (4, 36)
+    assert unheard.producer.in_flight_records == 36
+    unheard.producer.close(0.0, lambda: None)
+    assert (spool.messages, unheard.refused) == (4, [])
+
+
+def test_what_is_not_acknowledged_at_the_end_is_kept_and_sent_by_the_next(tmp_path: Path, spool: SpoolLog) -> None:
+    """As it was: partition, key, headers and records; in its order, and before what comes."""
+    unheard = Sending(f"127.0.0.1:{free_port()}", spool=spool)
+    sent = [(number % 3, None) if number % 2 else (BY_KEY, b"192.0.2.%d" % number) for number in range(1, 21)]
+    for number, (partition, key) in enumerate(sent, 1):
+        unheard.producer.send(partition, records(number), key)
+    unheard.producer.close(0.0, lambda: None)
+    assert unheard.refused == []
+    assert unheard.producer.in_flight_records == 210
+    assert unheard.counted("kafka_queue_messages") == 0
+    spool.close()
+
+    again = SpoolLog(tmp_path / TOPIC, Quota(1 << 30, [0], 0))
+    assert again.open().records == 210
+    heard = Sending("127.0.0.1:1", MOCK, again)
+    assert heard.producer.in_flight_records == 210
+    heard.producer.send(1, records(21))
+    heard.settle()
+    assert again.bytes == 0
+    messages = messages_of(heard, 21)
+    where: dict[int | None, list[int]] = {}
+    for message in messages:
+        value = message.value()
+        assert value is not None
+        number = codec.decode(value).num_rows
+        assert message.headers() == codec.headers(number, NAME)
+        if number <= 20:
+            partition, key = sent[number - 1]
+            assert message.key() == key
+            assert partition in {BY_KEY, message.partition()}
+        where.setdefault(message.partition(), []).append(number)
+    assert all(numbers == sorted(numbers) for numbers in where.values())
+    heard.producer.close(PATIENCE_SECONDS, lambda: None)
+    again.close()
+
+
+def test_with_a_spool_nothing_is_written_while_kafka_answers(spool: SpoolLog) -> None:
+    """It is there for trouble alone."""
+    heard = Sending("127.0.0.1:1", MOCK, spool)
+    for partition in range(4):
+        heard.producer.send(partition, records(25))
+    heard.settle()
+    assert heard.counted("kafka_produced_records_total") == 100
+    heard.producer.close(PATIENCE_SECONDS, lambda: None)
+    assert heard.counted("ingest_spool_written_records_total") == 0
+    assert list(spool.directory.iterdir()) == []
+
+
+def test_a_message_that_kafka_would_refuse_is_not_spooled(spool: SpoolLog) -> None:
+    """It would be refused again and again."""
+    heard = Sending("127.0.0.1:1", MOCK, spool)
+    heard.producer.send(0, records(2, "x" * MAX_MESSAGE_BYTES))
+    assert heard.refused == [(Refusal.TOO_LARGE, 2)]
+    assert spool.messages == 0
+    heard.producer.close(PATIENCE_SECONDS, lambda: None)
+
+
+def test_a_partition_that_is_not_there_does_not_stop_the_spool(spool: SpoolLog) -> None:
+    """What was meant for it goes to any other, and what is behind it arrives too."""
+    heard = Sending("127.0.0.1:1", MOCK, spool)
+    heard.producer.send(99, records(4))
+    heard.producer.send(1, records(5))
+    heard.settle()
+    assert heard.refused == []
+    assert heard.counted("kafka_produced_records_total") == 9
+    heard.producer.close(PATIENCE_SECONDS, lambda: None)

@@ -10,15 +10,35 @@ from typing import cast
 import pytest
 
 from ingest.config import IngestSettings
-from ingest.control import Channel, Facts, Message, Observed, Ready, Report, Templates
+from ingest.control import (
+    Channel,
+    Facts,
+    Forget,
+    Message,
+    Observed,
+    Ready,
+    Report,
+    Reported,
+    Sampled,
+    Settled,
+    Templates,
+    Told,
+    Words,
+)
+from ingest.data_sources import DataSources
 from ingest.decoders.enrich import Fact, Kind
 from ingest.decoders.layout import VARIABLE, Field, Layout, Template
+from ingest.decoders.templates import Word
+from ingest.exporters import Exporters
 from ingest.ledger import balances
+from ingest.state.knowledge import Changes
+from ingest.statistics import Reading, Statistics
 from ingest.supervisor import EXPORTER_LABELS, Supervisor, _final, _Worker, granted_cpus
 from shared.metrics import OTHER, Book, Snapshot, total, totals
 from shared.web import Check
 from tests.builders import mapped
 from tests.ingest.observations import EDGE, NOW_NS, Said, heard, stream
+from tests.ingest.sampled import AGENT, COUNTERS, Sample, gathered
 
 PATIENCE_SECONDS = 20.0
 TOPIC = "flows.records"
@@ -79,13 +99,14 @@ def members(supervisor: Supervisor) -> Iterator[list[Member]]:
         one.close()
 
 
-def counted(*, decoded: int, delivered: int, in_flight: int) -> Snapshot:
-    """What a worker reports."""
+def counted(*, decoded: int, delivered: int, in_flight: int, spooled: int = 0) -> Snapshot:
+    """What a worker reports; what is spooled is in flight."""
     book = Book()
     book.add("ingest_datagrams_received_total", 7, listener="udp://[::]:2055", protocol="v9")
     book.add("ingest_records_decoded_total", decoded, protocol="v9")
     book.add("kafka_produced_records_total", delivered, topic=TOPIC)
     book.set("ingest_records_in_flight", in_flight)
+    book.set("ingest_spool_records", spooled, topic=TOPIC)
     book.set("ingest_parked_bytes", 1000)
     book.observe("ingest_decode_seconds", 0.01)
     return book.snapshot()
@@ -104,8 +125,13 @@ def test_a_supervisor_that_does_not_run_is_not_ready_and_says_why(supervisor: Su
         Check("serving", ok=True, detail="serving"),
         Check("workers", ok=False, detail="0 of 2 workers receive"),
         Check("kafka", ok=False, detail="no broker has answered yet"),
+        Check(
+            "state",
+            ok=False,
+            detail="flows.exporters is not read to its end: no broker has told anything of it yet",
+        ),
     ]
-    assert supervisor.ledger()["received"] == {"datagrams": 0, "records": 0}
+    assert supervisor.ledger()["received"] == {"datagrams": 0, "records": 0, "from_spool": 0}
     assert (supervisor.exporters(), supervisor.templates()) == ([], [])
 
 
@@ -131,7 +157,7 @@ def test_what_workers_count_is_added_up(supervisor: Supervisor, members: list[Me
     supervisor._hear(members[1].seen, Report(counted(decoded=100, delivered=90, in_flight=10)))
     books = supervisor.ledger()
     assert (books["received"], books["delivered"], books["in_flight"]) == (
-        {"datagrams": 14, "records": 130},
+        {"datagrams": 14, "records": 130, "from_spool": 0},
         {"records": 115},
         {"records": 15},
     )
@@ -161,6 +187,25 @@ def test_what_a_worker_leaves(
     assert not {"ingest_records_in_flight", "ingest_parked_bytes"} & left.keys()
 
 
+def test_what_a_worker_leaves_in_the_spool_is_not_lost(supervisor: Supervisor, members: list[Member]) -> None:
+    """What it had in memory died with it; the rest is in flight, and known to whoever comes in its place."""
+    supervisor._hear(members[0].seen, Report(counted(decoded=100, delivered=80, in_flight=20, spooled=15)))
+    left = _final(members[0].seen)
+    assert totals(left, "ingest_dropped_total", "reason", unit="records") == {"worker_died": 5}
+    supervisor._past = left
+    supervisor._spool.leave(0, members[0].seen.snapshot)
+    del supervisor._workers[0]
+    assert supervisor.ledger()["in_flight"]["records"] == 15
+    assert balances(supervisor.ledger())
+    assert supervisor._spool.share(0).known == {TOPIC: 15}
+    next_one = Member(supervisor, 0)
+    supervisor._hear(next_one.seen, Report(counted(decoded=0, delivered=0, in_flight=15, spooled=15)))
+    assert supervisor.ledger()["in_flight"]["records"] == 15
+    assert balances(supervisor.ledger())
+    assert supervisor._spool.share(0).known == {}
+    next_one.close()
+
+
 # --- what workers know together
 
 
@@ -173,19 +218,60 @@ def a_template(
     return key, Template(template_id, Layout(version, fields, options=True, scopes=1), 20)
 
 
+def words(*told: tuple[bytes, Template], changed: bool = True) -> Words:
+    """What a worker tells of templates that it heard."""
+    return Words(tuple(Word(*one, changed, 7, None, NOW_NS, NOW_NS) for one in told))
+
+
 def test_what_one_worker_learns_the_others_are_told(supervisor: Supervisor, members: list[Member]) -> None:
-    """Templates go to every other worker, and not back to the one that heard them."""
-    first, second = Templates((a_template(),)), Templates((a_template(template_id=257),))
-    supervisor._hear(members[0].seen, first)
-    supervisor._hear(members[1].seen, second)
-    assert members[1].told(1) == [first]
-    assert members[0].told(1) == [second]
+    """Templates go to every other worker, and not back to the one that heard them; what only repeats goes to none."""
+    first, second = a_template(), a_template(template_id=257)
+    supervisor._hear(members[0].seen, words(first))
+    supervisor._hear(members[1].seen, words(second))
+    supervisor._hear(members[1].seen, words(first, changed=False))
+    assert members[1].told(1) == [Templates((first,))]
+    assert members[0].told(1) == [Templates((second,))]
     assert [one.seen.channel.queued for one in members] == [0, 0]
+
+
+def test_all_are_told_that_a_template_is_settled(supervisor: Supervisor, members: list[Member]) -> None:
+    """Once it is told as all know it, none need tell it again."""
+    supervisor._knowledge.read_to_end()
+    supervisor._hear(members[0].seen, words(a_template()))
+    supervisor._hear(members[0].seen, words(a_template(), changed=False))
+    settled = Settled((a_template()[0],))
+    assert members[0].told(1) == [settled]
+    assert members[1].told(2) == [Templates((a_template(),)), settled]
+
+
+def test_ready_when_every_worker_knows_what_is_known(supervisor: Supervisor, members: list[Member]) -> None:
+    """That the topic is read is not enough: the workers have to have learned it."""
+    supervisor._state._read = True
+    supervisor._pass_on(Changes([a_template()], read=True))
+    details = [supervisor.checks()[3]]
+    for member in members:
+        assert member.told(2) == [Templates((a_template(),)), Told()]
+        supervisor._hear(member.seen, Told())
+        details.append(supervisor.checks()[3])
+    assert [(one.ok, one.detail) for one in details] == [
+        (False, "flows.exporters is read; workers that do not know it yet: 2"),
+        (False, "flows.exporters is read; workers that do not know it yet: 1"),
+        (True, "flows.exporters is read"),
+    ]
+
+
+def test_what_other_instances_told_every_worker_is_told(supervisor: Supervisor, members: list[Member]) -> None:
+    """Templates, facts and what is to be forgotten, in this order."""
+    fact = Fact(Kind.INTERFACE_NAME, mapped(EDGE), 0, 0, 3, "Te0/3")
+    supervisor._pass_on(Changes([a_template()], [fact], [a_template()[0]]))
+    for member in members:
+        assert member.told(3) == [Templates((a_template(),)), Facts((fact,)), Forget((a_template()[0],))]
 
 
 def test_templates_are_shown(supervisor: Supervisor, members: list[Member]) -> None:
     """With their exporter, their domain and their fields; both layouts of one that is redefined."""
-    supervisor._hear(members[0].seen, Templates((a_template(), a_template(element=2), a_template("2001:db8::1"))))
+    supervisor._knowledge.read_to_end()
+    supervisor._hear(members[0].seen, words(a_template(), a_template(element=2), a_template("2001:db8::1")))
     (old, new, other) = supervisor.templates()
     assert old == {
         "exporter": EDGE,
@@ -195,8 +281,10 @@ def test_templates_are_shown(supervisor: Supervisor, members: list[Member]) -> N
         "options": True,
         "scope_fields": 1,
         "fields": [[0, 1, 8], [32473, 7, VARIABLE]],
+        "origin": "wire",
+        "holds": True,
     }
-    assert new == {**old, "fields": [[0, 2, 8], [32473, 7, VARIABLE]]}
+    assert new == {**old, "fields": [[0, 2, 8], [32473, 7, VARIABLE]], "holds": False}
     assert other == {**old, "exporter": "2001:db8::1"}
     assert supervisor.templates(exporter="2001:db8::1") == [other]
     assert supervisor.templates(exporter="192.0.2.99") == []
@@ -229,6 +317,8 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
         "undecoded_sets": 0,
         "sequence_lost": 5,
         "sequence_uncertain": 0,
+        "samples": {},
+        "reported": {},
         "restarts": 0,
     }
     assert all(isinstance(rate, float) and rate > 0 for rate in rates.values())
@@ -242,6 +332,7 @@ def test_exporters_are_shown(supervisor: Supervisor, members: list[Member]) -> N
         "kind": "interface_name",
         "about": 3,
         "value": "Te0/3",
+        "origin": "wire",
     }
     assert len(supervisor.options(limit=2)) == 2
     assert supervisor.options("192.0.2.99") == []
@@ -268,6 +359,53 @@ def test_exporters_are_counted_by_name(supervisor: Supervisor, members: list[Mem
         "ingest_sequence_lost_total": 10,
         "ingest_exporter_last_seen_timestamp_seconds": NOW_NS / 1e9 + 5,
     }
+
+
+def test_samples_of_an_agent_are_counted_and_shown(supervisor: Supervisor, members: list[Member]) -> None:
+    """What its data sources lost and what it says it dropped: by kind, wherever its datagrams came in."""
+    numbers = (1, 2, 5)
+    supervisor._hear(members[0].seen, Observed((heard([Said(0, source=AGENT, domain=7)], version=0),)))
+    supervisor._hear(members[0].seen, Sampled(gathered([Sample(at, 10 * at, sub_agent=7) for at in numbers])))
+    supervisor._hear(members[1].seen, Sampled(gathered([Sample(4, 40, sub_agent=7)])))
+    supervisor._hear(members[1].seen, Sampled(gathered([Sample(at, sub_agent=7, kind=COUNTERS) for at in numbers])))
+    supervisor._settle(everything=True)
+    (shown,) = supervisor.exporters()
+    assert shown["samples"] == {
+        "flow": {"data_sources": 1, "lost": 1, "dropped_by_agent": 40},
+        "counters": {"data_sources": 1, "lost": 2},
+    }
+    snapshot = supervisor.snapshot()
+    assert totals(snapshot, "ingest_samples_lost_total", "kind", exporter=AGENT) == {"flow": 1, "counters": 2}
+    assert totals(snapshot, "ingest_samples_agent_dropped_total", "kind", exporter=AGENT) == {"flow": 40}
+    assert total(snapshot, "ingest_data_sources") == 2
+
+
+def test_what_exporters_report_is_counted_and_shown(supervisor: Supervisor, members: list[Member]) -> None:
+    """The totals as they told them last, and by how much they rose since we heard of them first."""
+    supervisor._hear(members[0].seen, Observed((heard([Said(0, domain=3)]),)))
+    for at, value in enumerate((100, 103, 110)):
+        reading = Reading(mapped(EDGE), 9, 3, "system 1", 0, "not_sent_flows", value, 8, NOW_NS + at)
+        supervisor._hear(members[at % 2].seen, Reported((reading,)))
+    supervisor._settle(everything=True)
+    (shown,) = supervisor.exporters()
+    assert shown["reported"] == {"system 1": {"not_sent_flows": 110}}
+    snapshot = supervisor.snapshot()
+    assert total(snapshot, "ingest_exporter_reported_total", exporter=EDGE, statistic="not_sent_flows") == 10
+    assert total(snapshot, "ingest_reported_totals") == 1
+
+
+def test_tables_that_are_full_are_counted(supervisor: Supervisor, members: list[Member]) -> None:
+    """By table, and from the beginning, so that an alert sees the first one."""
+    full = {"exporters": 0, "data_sources": 0, "reported_totals": 0}
+    assert totals(supervisor.snapshot(), "ingest_table_full_total", "table") == full
+    supervisor._exporters, supervisor._sources, supervisor._statistics = Exporters(0), DataSources(0), Statistics(0)
+    reading = Reading(mapped(EDGE), 9, 3, "system 1", 0, "not_sent_flows", 1, 8, NOW_NS)
+    supervisor._hear(members[0].seen, Observed((heard([Said(0), Said(1)]),)))
+    supervisor._hear(members[0].seen, Sampled(gathered([Sample(1), Sample(2), Sample(5)])))
+    supervisor._hear(members[0].seen, Reported((reading,)))
+    supervisor._settle(everything=True)
+    full = {"exporters": 2, "data_sources": 3, "reported_totals": 1}
+    assert totals(supervisor.snapshot(), "ingest_table_full_total", "table") == full
 
 
 def test_exporters_beyond_a_number_share_a_label(supervisor: Supervisor, members: list[Member]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from ingest.decoders import Fault, Oddity, Unit
 from ingest.decoders.layout import Field, Layout, Template
 from ingest.decoders.templates import AMBIGUOUS, UNKNOWN, Learned
-from ingest.templates import FIELD_BYTES, TemplateBounds, TemplateStore
+from ingest.templates import FEW_KEYS, FIELD_BYTES, LOOK_AT, TemplateBounds, TemplateStore
 from tests.builders import (
+    UNIX_SECONDS,
     data_set,
     field,
     ipfix_message,
@@ -22,7 +23,8 @@ from tests.builders import (
     v9_datagram,
     v9_templates,
 )
-from tests.ingest.collector import Collector, faults, rows
+from tests.ingest.collector import EXPORTER as SENDER
+from tests.ingest.collector import RECEIVED_NS, Collector, faults, rows
 
 EXPORTER, OTHER = mapped("192.0.2.1"), mapped("192.0.2.2")
 
@@ -270,6 +272,108 @@ def test_memory_is_no_more_than_is_counted() -> None:
     tracemalloc.stop()
     assert len(collector.pipeline.templates) == 30
     assert used <= 29 * 1000 * FIELD_BYTES
+
+
+def test_an_exporter_has_so_many_templates_in_all_its_domains() -> None:
+    """The number of a domain is whatever a datagram says: more of them are no way around the bound."""
+    store = TemplateStore(TemplateBounds(per_domain=3, per_exporter=5))
+    outcomes = [
+        store.learn(key(256 + template_id, domain=domain), described(256 + template_id, 4))
+        for domain in range(4)
+        for template_id in range(3)
+    ]
+    assert outcomes.count(Fault.TEMPLATE_LIMIT) == 7
+    assert len(store) == 5
+    store.forget([key(256)])
+    assert isinstance(learn(store, 300, 4), Learned)
+
+
+def test_what_was_told_but_once_and_never_used_goes_first() -> None:
+    """A flood of templates that nobody needs displaces itself, not those that data comes for or that come again."""
+    store = TemplateStore(TemplateBounds(templates=32))
+    for template_id in range(256, 266):
+        learn(store, template_id, 4)
+    store.numbers([key(template_id) for template_id in range(256, 261)])
+    for template_id in range(261, 266):
+        learn(store, template_id, 4)
+    store.take_used()
+    for number_ in range(1000):
+        learn(store, 256, 4, exporter=mapped(f"10.0.{number_ >> 8}.{number_ & 255}"))
+    assert len(store) == 32
+    assert UNKNOWN not in store.numbers([key(template_id) for template_id in range(256, 266)])
+
+
+def test_when_all_are_used_the_oldest_goes_all_the_same() -> None:
+    """What is new gets its chance, however full the store is of what is old."""
+    store = TemplateStore(TemplateBounds(templates=32))
+    for template_id in range(256, 288):
+        learn(store, template_id, 4)
+        learn(store, template_id, 4)
+    learn(store, 300, 4)
+    assert store.numbers([key(256), key(257), key(300)])[0] == UNKNOWN
+    assert UNKNOWN not in store.numbers([key(257), key(300)])
+
+
+# --- what the supervisor is told
+
+
+def test_which_templates_are_in_use_is_told_once() -> None:
+    """Those that came again, and those that data came for; not those that nobody needs, and no unknown ones."""
+    store = TemplateStore()
+    for template_id in (256, 257, 258):
+        learn(store, template_id, 4)
+    assert store.take_used() == []
+    learn(store, 256, 4)
+    store.numbers([key(257), key(300)])
+    assert sorted(store.take_used()) == [key(256), key(257)]
+    assert store.take_used() == []
+
+
+def test_use_is_noticed_in_large_batches_too_and_what_is_noticed_is_bounded() -> None:
+    """Of large batches every so many-th is looked at; templates that do not exist fill no memory."""
+    store = TemplateStore(TemplateBounds(templates=1000))
+    learn(store, 256, 4)
+    for turn in range(LOOK_AT):
+        store.numbers([key(256 + turn % 50_000, domain=1 + turn) for turn in range(turn * 300, turn * 300 + 300)])
+        store.numbers([key(256)] * FEW_KEYS)
+    assert store.take_used() == [key(256)]
+    for turn in range(100):
+        store.numbers([key(256 + at, domain=turn) for at in range(200)])
+    assert len(store._used) < 1200
+
+
+def test_a_redefined_template_is_contested_until_it_is_settled() -> None:
+    """Meanwhile each datagram that tells it is noted, with what it says of its place."""
+    collector = Collector()
+    first = collector.feed(v9_datagram(v9_templates(template(256, field(1, 4))), sequence=5, uptime_ms=1000))
+    (word,) = first.words
+    assert (word.key, word.template.layout, word.changed) == (
+        key(256, SENDER),
+        described(256, 4).layout,
+        True,
+    )
+    assert (word.sequence, word.uptime_ms, word.received_ns) == (5, 1000, RECEIVED_NS)
+    assert word.exported_ns == UNIX_SECONDS * 1_000_000_000
+    assert collector.feed(v9_datagram(v9_templates(template(256, field(1, 4))))).words == []
+    again = v9_datagram(v9_templates(template(256, field(1, 8))))
+    told = [collector.feed(again, again).words, collector.feed(again).words]
+    assert [[one.changed for one in words] for words in told] == [[True, False], [False]]
+    collector.pipeline.templates.settle([key(256, SENDER), key(300)])
+    assert collector.feed(again).words == []
+
+
+def test_what_is_forgotten_is_unknown_and_may_come_again() -> None:
+    """With all that was noted of it; what is not known is forgotten already."""
+    store = TemplateStore()
+    learn(store, 256, 4)
+    learn(store, 256, 8)
+    store.forget([key(256), key(300)])
+    assert (store.numbers([key(256)]), len(store), store.contested(key(256))) == ([UNKNOWN], 0, False)
+    store.free_unused()
+    assert store.layouts == 0
+    outcome = learn(store, 256, 8)
+    assert isinstance(outcome, Learned)
+    assert not outcome.redefined
 
 
 def test_what_went_makes_room_in_its_domain() -> None:

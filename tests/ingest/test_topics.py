@@ -10,7 +10,18 @@ from structlog.testing import CapturingLogger
 
 from ingest.topics import TopicWatch
 from shared.config import KafkaConfig
-from shared.kafka import COUNTERS, RECORDS, admin, full_name, partition_count, topic
+from shared.kafka import (
+    COUNTERS,
+    DEADLETTER,
+    EXPORTERS,
+    RECORDS,
+    UNDECODED,
+    TopicFacts,
+    admin,
+    full_name,
+    partition_count,
+    topic,
+)
 from shared.web import Check
 
 pytestmark = pytest.mark.integration
@@ -27,7 +38,8 @@ class Watched:
         self.found: list[int] = []
         self.lines = CapturingLogger()
         logger = structlog.wrap_logger(self.lines, processors=[], wrapper_class=structlog.stdlib.BoundLogger)
-        self.watch = TopicWatch(config, self.found.append, logger)
+        self.exporters: list[TopicFacts] = []
+        self.watch = TopicWatch(config, self.found.append, self.exporters.append, logger)
 
     def look(self) -> Check:
         """Have it look once, as its thread does every now and then."""
@@ -82,6 +94,7 @@ def test_a_missing_topic_is_made_and_its_partitions_are_told_once(kafka: str, to
     assert ours.look() == Check("kafka", ok=True, detail=f"{ours.name} has 3 partitions")
     assert ours.look().ok
     assert ours.found == [3]
+    assert {facts.name for facts in ours.exporters} == {full_name(ours.config, EXPORTERS)}
     assert ours.lines.calls == []
 
 
@@ -90,7 +103,7 @@ def test_a_missing_topic_that_may_not_be_made_is_named_with_the_command_that_mak
 ) -> None:
     """It is said once in the log, and in the probe for as long as it is so; it recovers by itself.
 
-    That of counter samples is named as well, and records do not wait for it.
+    All others are named as well, and records do not wait for them.
     """
     ours = watched(kafka, topic_prefix, create_topics=False)
     for _ in range(2):
@@ -98,10 +111,12 @@ def test_a_missing_topic_that_may_not_be_made_is_named_with_the_command_that_mak
         assert not check.ok
         assert f"The topic {ours.name} is missing, and kafka.create_topics is false" in check.detail
         assert f"kafka-topics.sh --bootstrap-server {kafka} --create --topic {ours.name} --partitions 3" in check.detail
-    records, counters = ours.told("warning")
+    records, *others = ours.told("warning")
     assert ours.found == []
+    assert ours.exporters == []
     assert f"--topic {ours.name} " in records
-    assert f"--topic {full_name(ours.config, COUNTERS)} " in counters
+    for topic_name in (COUNTERS, EXPORTERS, UNDECODED, DEADLETTER):
+        assert any(f"--topic {full_name(ours.config, topic_name)} " in one for one in others)
     ours.create(5)
     assert ours.look() == Check("kafka", ok=True, detail=f"{ours.name} has 5 partitions")
     assert ours.found == [5]

@@ -88,12 +88,13 @@ def _differing(record: tshark.Record, row: Row, rules: Mapping[str, Rule]) -> It
     for column, rule in rules.items():
         theirs, ours = rule(record), row.get(column)
         if ours is not None and column in TIMES:
-            ours = _nanoseconds(ours)
+            ours = nanoseconds(ours)
         if theirs != ours:
             yield column, theirs, ours
 
 
-def _nanoseconds(text: str) -> int:
+def nanoseconds(text: str) -> int:
+    """A time of a record in JSON, in nanoseconds since 1970."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
 

@@ -129,7 +129,8 @@ def mac(*names: str) -> Rule:
 
 def version(record: Record) -> str:
     """The protocol, by the version of the header."""
-    return {"5": "NETFLOW_V5", "9": "NETFLOW_V9", "10": "IPFIX"}[record.header["version"].show]
+    number_ = record.header["version"].show
+    return "IPFIX" if number_ == "10" else f"NETFLOW_V{number_}"
 
 
 def exported_ns(record: Record) -> int:
@@ -137,16 +138,26 @@ def exported_ns(record: Record) -> int:
     return time_ns(record.header["timestamp"])
 
 
-def domain(record: Record) -> int:
-    """IPFIX's observation domain, v9's source id, v5's engine."""
+def domain(record: Record) -> Value:
+    """IPFIX's observation domain, v9's source id, v5's engine; v1 and v7 have none."""
     for name in ("od_id", "source_id"):
         if name in record.header:
             return number(record.header[name])
+    if "engine_type" not in record.header:
+        return None
     return number(record.header["engine_type"]) << 8 | number(record.header["engine_id"])
 
 
+def sequence(record: Record) -> Value:
+    """That of the header; v1 has none."""
+    return number(record.header["sequence"]) if "sequence" in record.header else None
+
+
+OBSERVED: Final = "observation_time_milliseconds"
+
+
 def flow_time(absolute: str, by_uptime: str) -> Rule:
-    """A time of its own, else one by the exporter's uptime, else that of the export."""
+    """A time of its own, else one by the exporter's uptime, else that of the observation, else that of the export."""
 
     def rule(record: Record) -> int:
         then_ms = span_ms(record.last(by_uptime)) if record.has(by_uptime) else None
@@ -157,7 +168,7 @@ def flow_time(absolute: str, by_uptime: str) -> Rule:
                 return time_ns(told)
             then_ms = 0
         if then_ms is None:
-            return exported_ns(record)
+            return time_ns(record.last(OBSERVED)) if record.has(OBSERVED) else exported_ns(record)
         of_domain = [record, *(each for each in record.options if each.domain == record.domain)]
         start = next((each.last("sys_init_time") for each in of_domain if each.has("sys_init_time")), None)
         if "sysuptime" in record.header:
@@ -285,7 +296,7 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
         "time_flow_start": flow_time("abstimestart", "timestart"),
         "time_flow_end": flow_time("abstimeend", "timeend"),
         "observation_domain_id": domain,
-        "sequence_num": lambda record: number(record.header["sequence"]),
+        "sequence_num": sequence,
         "sampling_rate": sampling_rate,
         "bytes": first(
             number, "octets", "permanent_octets", "post_octets", "layer2_octet_delta_count", "initiator_octets"
@@ -387,13 +398,13 @@ ALSO_THEIRS: Final[Mapping[str, str]] = MappingProxyType(
         r"drop_.*|ignore_.*|notsent_.*|flowsexp|packetsexp|octetsexp|exporter_.*|flow_exporter|export_.*": "statistics of the exporter",
         r"sampler_id|sampling_algorithm|selector_.*|mp_id": "which sampler it was, not its rate",
         r"flow_(in)?active_timeout|information_element_.*|private_enterprise_number": "of the exporter, not of a flow",
-        r"(in|e)gress_acl_id|fw_ext_event|flow_id|observation_time_.*|tcp_seq_num": "no column",
+        r"(in|e)gress_acl_id|fw_ext_event|flow_id|tcp_seq_num": "no column",
         r"ip_dscp|ip_precedence|post_ip_diff_serv_code_point|ttl_max|length_(min|max)|mpls_label_length": "no column",
         r"if_descr|scope_.*": "options",
         r"sta_ipv4_address": "no column; the flow's own addresses are",
         r"sys_init_time": "a base of times, no value of its own",
         r"srcprefix|dstprefix|tcp_option_map|observation_point_id": "no column",
-        r"timestart|timeend|abstimestart|abstimeend": "the two times",
+        r"timestart|timeend|abstimestart|abstimeend|observation_time_.*": "the two times",
         r"appl_id\..*": "application_id",
     }
 )

@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pyarrow.dataset as ds
@@ -22,6 +22,8 @@ from shared.config import KafkaConfig
 from shared.kafka import RECORDS, Properties, ensure_topics, full_name, producer, producer_properties
 from tests.conftest import ROOT
 from tests.forwarder.records import eventually, flows
+
+Start: TypeAlias = Callable[..., "Forwarder"]
 
 INTERVAL_MS = 1000
 PARTITIONS = 4
@@ -62,6 +64,13 @@ class Feed:
             to = next(self._partitions) if partition is None else partition
             self.put(bytes(codec.encode(flows(ids))), codec.headers(records, "feed"), to)
             self.sent += ids
+        assert self.producer.flush(60.0) == 0
+
+    def repeat(self, messages: int, records: int = 10) -> None:
+        """Produce the first messages that `send` produced once more, each to the partition where it was."""
+        for number in range(messages):
+            ids = self.sent[number * records : (number + 1) * records]
+            self.put(bytes(codec.encode(flows(ids))), codec.headers(records, "feed"), number % PARTITIONS)
         assert self.producer.flush(60.0) == 0
 
     def put(self, value: bytes, headers: codec.Headers, partition: int) -> None:

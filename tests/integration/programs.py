@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx
 
@@ -115,7 +115,11 @@ class Program:
 class Stage(Program):
     """A stage that serves; its log is JSON, and its HTTP side on a free port of the loopback interface."""
 
+    SERVING: ClassVar = {"ingest": ("serving HTTP", "port"), "forwarder": ("started", "http_port")}
+    """The event that tells the port of the HTTP side, and its field."""
+
     def __init__(self, name: str, directory: Path, stage: str, settings: Settings) -> None:
+        self._serving = self.SERVING[stage]
         settings = merged({"log": {"format": "json"}, stage: {"http": {"listen": "127.0.0.1:0"}}}, settings)
         super().__init__(name, directory, [stage, "serve"], settings)
         self._client: httpx.Client | None = None
@@ -142,7 +146,8 @@ class Stage(Program):
     def get(self, path: str, headers: Mapping[str, str] | None = None, **query: str | int) -> httpx.Response:
         """Ask it over HTTP; waits until it serves."""
         if self._client is None:
-            port = self.event("serving HTTP")["port"]
+            event, field = self._serving
+            port = self.event(event)[field]
             # A connection each time: one that is kept may be closed by the server just when it is used again.
             limits = httpx.Limits(max_keepalive_connections=0)
             self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0, limits=limits)
@@ -274,6 +279,11 @@ class Programs:
         where: Settings = {"kafka": {"bootstrap_servers": kafka, "topic_prefix": topic_prefix}}
         name, directory = self._place("ingest")
         return self._keep(Ingest(name, directory, merged(where, settings or {})))
+
+    def forwarder(self, settings: Settings) -> Stage:
+        """Start stage two; it may not be ready yet."""
+        name, directory = self._place("forwarder")
+        return self._keep(Stage(name, directory, "forwarder", settings))
 
     def run(self, *arguments: str, settings: Settings | None = None) -> Program:
         """Start any program of ours."""

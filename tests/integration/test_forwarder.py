@@ -3,7 +3,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -16,44 +15,9 @@ from shared import codec
 from shared.config import KafkaConfig
 from shared.kafka import RECORDS, admin, ensure_topics
 from tests.forwarder.records import eventually, flows
-from tests.integration.forwarders import PARTITIONS, Feed, Forwarder, has, in_lake
+from tests.integration.forwarders import PARTITIONS, Feed, Forwarder, Start, has, in_lake
 
 pytestmark = pytest.mark.integration
-
-Start = Callable[..., Forwarder]
-
-
-@pytest.fixture
-def config(kafka: str, topic_prefix: str) -> KafkaConfig:
-    """A Kafka, with topics of the test's own."""
-    return KafkaConfig(bootstrap_servers=kafka, topic_prefix=topic_prefix, partitions=PARTITIONS)
-
-
-@pytest.fixture
-def feed(config: KafkaConfig) -> Feed:
-    """What fills the topic."""
-    return Feed(config)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    """Where the lake is."""
-    return tmp_path / "lake"
-
-
-@pytest.fixture
-def start(config: KafkaConfig, lake: Path, tmp_path: Path) -> Iterator[Start]:
-    """Starts forwarders, and leaves none running."""
-    started: list[Forwarder] = []
-
-    def begin(environment: Mapping[str, object] | None = None, kafka: KafkaConfig = config) -> Forwarder:
-        started.append(Forwarder(kafka, lake, tmp_path / "logs", environment))
-        return started[-1]
-
-    yield begin
-    for forwarder in started:
-        if forwarder.process.poll() is None:
-            forwarder.kill()
 
 
 def test_records_reach_the_lake_and_idle_partitions_are_closed(feed: Feed, start: Start, lake: Path) -> None:
@@ -96,6 +60,30 @@ def test_killed_in_mid_batch_it_loses_and_doubles_nothing(feed: Feed, start: Sta
     assert forwarder.stop() == 0
     assert in_lake(lake) == feed.sent
     assert not list(lake.rglob(".*"))
+
+
+def test_records_that_were_produced_twice_are_in_the_lake_once(feed: Feed, start: Start, lake: Path) -> None:
+    """**once**: what stands in the log again is not delivered again, by a forwarder that has just started neither."""
+    feed.send(40)
+    first = start()
+    has(lake, feed.sent)
+    feed.repeat(40)
+    feed.send(4)
+    has(lake, feed.sent)
+    eventually(lambda: first.books()["dropped"] == {"records": {"duplicate": 400}}, "the repeated ones counted")
+    assert 'sluiceway_forwarder_duplicates_total{kind="exact",sink="lake"} 400.0' in first.get("/metrics").text
+    first.kill()
+    feed.repeat(44)
+    feed.send(4)
+    second = start()
+    has(lake, feed.sent)
+    eventually(lambda: _committed(second), "all committed")
+    assert second.stop() == 0
+    (closed,) = second.said("the sink's books are closed")
+    assert closed["delivered"]["records"] >= 40
+    assert closed["dropped"]["records"]["duplicate"] >= 440
+    assert second.said("reading again what was delivered lately, to know it when it comes twice")
+    assert in_lake(lake) == feed.sent
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

@@ -20,7 +20,9 @@ from ingest.generator.traffic import Traffic
 from ingest.partition import partitions
 from shared import codec
 from shared.metrics import METRICS, PREFIX
+from tests import sflow_builders
 from tests.builders import (
+    SYSTEM,
     data_set,
     field,
     ipfix_message,
@@ -32,6 +34,8 @@ from tests.builders import (
     v5_datagram,
     v5_record,
     v9_datagram,
+    v9_options_template,
+    v9_options_templates,
     v9_templates,
 )
 from tests.integration.programs import Ingest, Programs, of_records
@@ -330,7 +334,7 @@ def test_the_api_has_the_promised_shapes(ingest: Ingest) -> None:
 
     for path in ("/livez", "/readyz"):
         assert ingest.json(path)["ok"] is True
-    assert ingest.checks().keys() == {"serving", "workers", "kafka"}
+    assert ingest.checks().keys() == {"serving", "workers", "kafka", "state"}
     assert {"/api/v1/ledger", "/api/v1/exporters", "/api/v1/templates", "/metrics"} <= ingest.json("/openapi.json")[
         "paths"
     ].keys()
@@ -353,6 +357,42 @@ def test_what_an_exporter_lost_is_told(ingest: Ingest) -> None:
     assert {one["version"]: one["sequence_lost"] for one in ours} == {9: 3, 5: 30}
     others = [one for one in ingest.json("/api/v1/exporters", limit=100_000) if one not in ours]
     assert [one for one in others if one["sequence_lost"] or one["restarts"]] == []
+
+
+def test_what_an_agent_and_an_exporter_report_of_losses_is_told(ingest: Ingest) -> None:
+    """Samples that are missing, samples that the agent dropped, and totals of options data, over several workers."""
+    agent, exporter = "127.1.6.1", "127.1.6.2"
+    for turn, at in enumerate((1, 2, 6)):
+        samples = [
+            sflow_builders.flow_sample(sequence=at, drops=100 * at),
+            sflow_builders.expanded_flow_sample(sequence=at, source=(0, 1 << 24)),
+            sflow_builders.counters_sample(sequence=turn),
+        ]
+        # A socket of its own, by which another worker may get it.
+        send([sflow_builders.datagram(*samples, agent=agent, sequence=turn)], ingest.port(), agent)
+    options = v9_options_templates(v9_options_template(400, (field(SYSTEM, 4),), (field(166, 8),)))
+    for turn, value in enumerate((1000, 1007)):
+        data = data_set(400, number(0, 4) + number(value, 8))
+        send([v9_datagram(options, data, sequence=turn)], ingest.port(), exporter)
+
+    def of(name: str, **labels: str) -> float:
+        return ingest.metrics().total(name, **labels)
+
+    ingest.until(lambda: of("ingest_samples_lost_total", exporter=agent) == 6, "6 samples lost")
+    ingest.until(lambda: of("ingest_exporter_reported_total", exporter=exporter) == 7, "7 flows that were not sent")
+    assert of("ingest_samples_lost_total", exporter=agent, kind="flow") == 6
+    assert of("ingest_samples_agent_dropped_total", exporter=agent, kind="flow") == 500
+    assert of("ingest_exporter_reported_total", exporter=exporter, statistic="not_sent_flows") == 7
+    # Options records are not flow records.
+    assert of("ingest_exporter_records_total", exporter=exporter) == 0
+    assert of("ingest_table_full_total") == 0
+    shown = {one["exporter"]: one for one in ingest.json("/api/v1/exporters", limit=100_000)}
+    assert shown[agent]["samples"] == {
+        "flow": {"data_sources": 2, "lost": 6, "dropped_by_agent": 500},
+        "counters": {"data_sources": 1, "lost": 0},
+    }
+    assert shown[agent]["sequence_lost"] == 0
+    assert shown[exporter]["reported"] == {"system 0": {"not_sent_flows": 1007}}
 
 
 # The last one: spoiled datagrams of other tests' exporters tell of losses that there were not.

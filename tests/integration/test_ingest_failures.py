@@ -70,6 +70,10 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
         "serving": (True, "serving"),
         "workers": (True, "1 of 1 workers receive"),
         "kafka": (False, "no broker has answered yet"),
+        "state": (
+            False,
+            f"{topic_prefix}flows.exporters is not read to its end: no broker has told anything of it yet",
+        ),
     }
     assert ingest.balance().in_flight == ingest.metrics().total("ingest_outbox_records") == 100
     own_broker.start()

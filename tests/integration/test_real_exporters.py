@@ -279,6 +279,12 @@ def test_sflow_of_open_vswitch(
     assert last["if_in_ucast_pkts"] == packets
     assert last["port_name"] == switch.first.near
 
+    # Its data sources number their samples without a gap, each kind for itself.
+    exporters = ingest.json("/api/v1/exporters")
+    (agent,) = [one for one in exporters if (one["exporter"], one["version"]) == ("127.0.0.1", 0)]
+    assert agent["samples"]["flow"] == {"data_sources": 1, "lost": 0, "dropped_by_agent": 0}
+    assert agent["samples"]["counters"]["lost"] == 0
+
 
 def test_ipfix_of_open_vswitch(capture: Capture, ingest: Ingest, topic: RecordsTopic, switch: Switch) -> None:
     """Each flow is told where it comes in and where it goes out, each time with the packets and bytes of IP it had."""
@@ -295,6 +301,9 @@ def test_ipfix_of_open_vswitch(capture: Capture, ingest: Ingest, topic: RecordsT
         assert flows(one_way) == expected(capture)
         assert totals(flows(one_way)) == (packets, octets - ETHERNET_BYTES * packets)
         assert (only(one_way, "in_if"), only(one_way, "out_if")) == (switch.first.index, out_if)
+        # Records bring the names of their interfaces.
+        name = None if out_if is None else switch.second.near
+        assert (only(one_way, "in_if_name"), only(one_way, "out_if_name")) == (switch.first.near, name)
     assert only(table, "observation_domain_id") == 7
 
 

@@ -364,3 +364,12 @@ def test_another_topic_has_other_columns() -> None:
     strange = pa.table({"if_index": ["7"]}).to_batches()[0]
     with pytest.raises(CorruptMessageError, match="column if_index is string, where uint32 is known"):
         decode(encode(strange), COUNTER_COLUMN)
+
+
+def test_a_null_that_is_a_value_of_the_dictionary_is_a_null() -> None:
+    """Arrow allows both ways of telling a null, and cannot put dictionaries of the second kind together."""
+    odd = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1], pa.int32()), pa.array(["bob", None], pa.utf8()))
+    message = decode(encode(pa.RecordBatch.from_arrays([odd], ["user_name"])))
+    merged = merge([message, table(user_name=["alice"])])
+    assert merged["user_name"].to_pylist() == ["bob", None, None, "alice"]
+    assert merged["user_name"].type == COLUMN["user_name"].type

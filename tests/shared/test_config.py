@@ -248,7 +248,7 @@ def test_reads(write: Write, text: str, expected: Bath) -> None:
             id="missing",
         ),
         pytest.param("ingest: {soap: 1}", 1, "ingest.soap: cannot be set yet", id="planned"),
-        pytest.param("exporters_file: x.yaml", 1, "exporters_file: cannot be set yet", id="planned at the top"),
+        pytest.param("exporters_file: [x]", 1, "exporters_file: a list is not allowed here", id="at the top"),
         pytest.param(
             "kafka:\n  security:\n    protocol: ssl\n    ca_file: /no/such/file",
             4,
@@ -411,7 +411,7 @@ def test_the_environment_goes_before_the_file(write: Write) -> None:
 def test_the_key_at_the_top_has_a_variable() -> None:
     """Every key has a variable; the one at the top that is no section has no double underscore in its name."""
     assert load(BathSettings, "ingest", None, {"SLUICEWAY_EXPORTERS_FILE": ""}).exporters_file is None
-    assert refusal(None, {"SLUICEWAY_EXPORTERS_FILE": "x"}).startswith("SLUICEWAY_EXPORTERS_FILE: exporters_file: ")
+    assert load(BathSettings, "ingest", None, {"SLUICEWAY_EXPORTERS_FILE": "x"}).exporters_file == Path("x")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,11 @@ from shared.config import KafkaConfig
 from shared.errors import ConfigError
 from shared.kafka import (
     COUNTERS,
+    DEADLETTER,
+    DEADLETTER_HEADER_BYTES,
+    EXPORTERS,
     RECORDS,
+    UNDECODED,
     KafkaAway,
     TopicReport,
     admin,
@@ -240,6 +244,25 @@ def test_counters_are_kept_as_long_as_records() -> None:
     }
 
 
+@pytest.mark.parametrize(("hours", "kept"), [(6, 6), (72, 24)])
+def test_what_waits_for_its_template_is_kept_for_a_day(hours: int, kept: int) -> None:
+    """Or for as long as records are: it is read and written again all the while, and that is not to fill the disks."""
+    wanted = topic(config(topic_prefix="dc1.", retention_hours=hours), UNDECODED)
+    assert wanted.name == "dc1.flows.undecoded"
+    assert wanted.settings["retention.ms"] == str(kept * 3600 * 1000)
+    assert wanted.settings["cleanup.policy"] == "delete"
+
+
+@pytest.mark.parametrize(("hours", "kept"), [(72, 168), (1000, 1000)])
+def test_dead_letters_are_kept_for_a_week(hours: int, kept: int) -> None:
+    """At least, since somebody has to look at them; and they have room for the headers that they get."""
+    wanted = topic(config(topic_prefix="dc1.", retention_hours=hours), DEADLETTER)
+    assert wanted.name == "dc1.flows.deadletter"
+    assert wanted.settings["retention.ms"] == str(kept * 3600 * 1000)
+    room = int(wanted.settings["max.message.bytes"]) - int(topic(config(), RECORDS).settings["max.message.bytes"])
+    assert room == DEADLETTER_HEADER_BYTES
+
+
 @pytest.mark.parametrize(("copies", "minimum"), [(1, None), (2, None), (3, "2"), (5, "2")])
 def test_two_of_three_copies_have_to_acknowledge(copies: int, minimum: str | None) -> None:
     """With three copies or more, a record is acknowledged when two have it."""
@@ -374,6 +397,52 @@ def test_a_setting_that_breaks_a_promise_is_told_with_its_remedy(there: KafkaCon
     assert command is not None
     alter(there, name, command[1], command[2])
     assert ensure_topics(there, [RECORDS]).problems == ()
+
+
+UNFIT_FOR_A_TABLE = {
+    "message.timestamp.type": "CreateTime",
+    "cleanup.policy": "delete",
+    "retention.ms": "86400000",
+    "retention.bytes": "1000000",
+    "segment.ms": "604800000",
+    "max.compaction.lag.ms": "9223372036854775807",
+}
+
+
+@pytest.mark.integration
+def test_the_topic_of_templates_is_compacted_and_has_four_partitions(there: KafkaConfig) -> None:
+    """What is told again replaces what was told before, within an hour; what is not told for a week goes."""
+    report = ensure_topics(there, [EXPORTERS])
+    assert report.problems == ()
+    assert report.topics[EXPORTERS].partitions == 4
+    found = settings_of(there, full_name(there, EXPORTERS))
+    assert {key: found[key] for key in ("cleanup.policy", "retention.ms", "segment.ms", "max.compaction.lag.ms")} == {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(7 * 24 * 3_600_000),
+        "segment.ms": "3600000",
+        "max.compaction.lag.ms": "3600000",
+    }
+    assert ensure_topics(there, [EXPORTERS]).problems == ()
+
+
+@pytest.mark.integration
+def test_settings_that_make_the_topic_of_templates_useless_are_told(there: KafkaConfig) -> None:
+    """Each with the command that mends it; policies in the other order, and shorter segments, are no problem."""
+    ensure_topics(there, [EXPORTERS])
+    name = full_name(there, EXPORTERS)
+    for key, value in {"cleanup.policy": "delete,compact", "segment.ms": "600000"}.items():
+        alter(there, name, key, value)
+    assert ensure_topics(there, [EXPORTERS]).problems == ()
+    for key, value in UNFIT_FOR_A_TABLE.items():
+        alter(there, name, key, value)
+    problems = ensure_topics(there, [EXPORTERS]).problems
+    assert len(problems) == len(UNFIT_FOR_A_TABLE)
+    for problem in problems:
+        command = re.search(rf"--alter --entity-type topics --entity-name {name} --add-config (\S+)=(\S+)$", problem)
+        assert command is not None
+        assert f"{command[1]}={UNFIT_FOR_A_TABLE[command[1]]}" in problem
+        alter(there, name, command[1], command[2])
+    assert ensure_topics(there, [EXPORTERS]).problems == ()
 
 
 @pytest.mark.integration

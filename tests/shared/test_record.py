@@ -53,6 +53,7 @@ TYPES: list[tuple[pa.DataType, str]] = [
     (MAC, "wlan_client_mac wlan_ap_mac"),
     (pa.bool_(), "duplicate"),
     (pa.map_(pa.utf8(), pa.utf8()), "extra"),
+    (NAME, "sampler_name in_if_boundary out_if_boundary"),
 ]
 """Every column of schema version 1, in order."""
 

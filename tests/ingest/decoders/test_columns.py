@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.decoders import columns
 
@@ -127,3 +131,32 @@ def test_what_is_rendered_is_rendered_once_a_distinct_value() -> None:
     column = columns.per_distinct(octets, render)
     assert column.to_pylist() == [None, "0102"] * 500
     assert sorted(asked) == [b"\0\0", b"\1\2"]
+
+
+NAMES: Final = [f"name {number}" for number in range(300)]
+
+
+@pytest.mark.parametrize("entries", [1, 5, 300], ids=["one", "some", "far more than are used"])
+@given(st.data())
+def test_names_by_their_numbers(entries: int, data: st.DataObject) -> None:
+    """Each row has the name of its number, -1 is null, and the dictionary has what is used, once each."""
+    numbers = data.draw(st.lists(st.integers(-1, entries - 1), max_size=20))
+    dictionary = pa.array(NAMES[:entries], pa.utf8())
+    column = columns.numbered(np.array(numbers, np.int64), dictionary)
+    column.validate(full=True)
+    assert column.to_pylist() == [None if number < 0 else NAMES[number] for number in numbers]
+    assert column.dictionary.to_pylist() == [NAMES[number] for number in sorted({*numbers} - {-1})]
+
+
+TEXTS: Final = st.lists(st.tuples(*[st.one_of(st.none(), st.sampled_from("abc"))] * 2), min_size=1, max_size=10)
+
+
+@given(TEXTS)
+def test_one_column_of_names_fills_another(pairs: list[tuple[str | None, str | None]]) -> None:
+    """What the first has stands; what it lacks the second gives; an entry that both have is there once."""
+    first, second = (pa.array([pair[at] for pair in pairs], pa.utf8()).dictionary_encode() for at in (0, 1))
+    column = columns.coalesced(first, second)
+    column.validate(full=True)
+    assert column.to_pylist() == [one if one is not None else other for one, other in pairs]
+    entries = column.dictionary.to_pylist()
+    assert len(entries) == len(set(entries))

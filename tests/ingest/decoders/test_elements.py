@@ -411,6 +411,7 @@ def test_records_of_one_layout_may_have_stacks_of_different_depth() -> None:
         pytest.param([field(60, 1)], b"\x00", None, id="60 says neither"),
         pytest.param([field(256, 2)], b"\x08\x06", 0x0806, id="256"),
         pytest.param([field(256, 2), field(60, 1)], b"\xde\xad\x06", 0x86DD, id="60 before 256"),
+        pytest.param([field(256, 2), field(60, 1)], b"\x08\x06\x00", 0x0806, id="256 where 60 says neither"),
         pytest.param([field(256, 2), field(8, 4)], b"\xde\xad" + ipv4("192.0.2.1"), 0x0800, id="addresses before 256"),
         pytest.param([field(27, 16)], ipv6("2001:db8::1"), 0x86DD, id="IPv6 address"),
         pytest.param([field(27, 16)], ipv6("::"), 0x86DD, id="IPv6 address of zeros"),
@@ -425,18 +426,55 @@ def test_the_ether_type_comes_from_the_addresses_first(
     assert one(Collector().feed(flows(protocol, fields, content))).get("etype") == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        pytest.param(number(2 << 10 | 0, 2), 64, id="forwarding exception, none"),
-        pytest.param(number(2 << 10 | 5, 2), 128, id="forwarding exception"),
-        pytest.param(number(1 << 10 | 5, 2), 64, id="another type"),
-    ],
-)
-def test_junipers_common_properties_tell_whether_it_was_forwarded(content: bytes, expected: int) -> None:
-    """PEN 2636, 137: type 2 with a code is an exception: dropped, the reason not known to RFC 7270."""
-    fields = [field(137, 2, enterprise=2636)]
-    assert told(one(Collector().feed(flows(IPFIX, fields, content)))) == {"forwarding_status": expected}
+def test_each_record_has_the_ether_type_that_it_tells_first() -> None:
+    """Records of one layout differ: the family of an address that is there, else 60, else 256; an empty 256 is none."""
+    fields = [field(8, VARIABLE), field(60, 1), field(256, VARIABLE)]
+    records = [
+        variable(ipv4("192.0.2.1")) + b"\6" + variable(b"\x88\xcc"),
+        variable(b"") + b"\6" + variable(b"\x88\xcc"),
+        variable(b"") + b"\0" + variable(b"\x88\xcc"),
+        variable(b"") + b"\0" + variable(b""),
+    ]
+    found = rows(Collector().feed(flows(IPFIX, fields, *records)))
+    assert [row.get("etype") for row in found] == [0x0800, 0x86DD, 0x88CC, None]
+
+
+COMMON_PROPERTIES = [
+    pytest.param([(2, 2 << 10 | 0)], 64, id="forwarding exception, none"),
+    pytest.param([(2, 2 << 10 | 5)], 128, id="forwarding exception"),
+    pytest.param([(2, 1 << 10 | 5)], None, id="another type"),
+    pytest.param([(2, 0)], None, id="no type"),
+    pytest.param([(4, 2 << 26 | 0)], 64, id="four bytes, none"),
+    pytest.param([(4, 2 << 26 | 0x03FFFFFF)], 128, id="four bytes"),
+    pytest.param([(4, 2 << 10 | 5)], None, id="four bytes, another type that looks like it"),
+    pytest.param([(2, 1 << 10 | 5), (2, 2 << 10 | 5), (4, 4 << 26 | 7)], 128, id="one of several"),
+    pytest.param([(2, 2 << 10 | 0), (4, 3 << 26 | 7)], 64, id="the first of several"),
+    pytest.param([(1, 2)], None, id="one byte"),
+]
+
+
+@pytest.mark.parametrize(("sent_", "expected"), COMMON_PROPERTIES)
+@pytest.mark.parametrize("of_variable_length", [False, True], ids=["fixed", "variable"])
+def test_junipers_common_properties_tell_whether_it_was_forwarded(
+    sent_: list[tuple[int, int]], expected: int | None, of_variable_length: bool
+) -> None:
+    """PEN 2636, 137, of whichever length: type 2 with a code is an exception, dropped, the reason not known to RFC 7270.
+
+    A record has one for each property; those of other types do not say whether it was forwarded.
+    """
+    contents = [number(value, length) for length, value in sent_]
+    fields = [field(137, VARIABLE if of_variable_length else len(content), enterprise=2636) for content in contents]
+    record = b"".join(map(variable, contents) if of_variable_length else contents)
+    decoded = Collector().feed(flows(IPFIX, fields, record))
+    assert told(one(decoded)) == ({} if expected is None else {"forwarding_status": expected})
+    assert nothing_wrong(decoded)
+
+
+def test_a_forwarding_status_of_its_own_stands_beside_common_properties() -> None:
+    """89 says more than whether there was an exception."""
+    fields = [field(89, 1), field(137, 2, enterprise=2636)]
+    decoded = Collector().feed(flows(IPFIX, fields, number(130, 1) + number(2 << 10, 2)))
+    assert told(one(decoded)) == {"forwarding_status": 130}
 
 
 @pytest.mark.parametrize("length", [1, 4])

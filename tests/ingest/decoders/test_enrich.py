@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.decoders.enrich import NAMED, Enrichment, Kind, Sampled, domain_keys, exporter_keys, text_keys
+from ingest.decoders.enrich import NAMED, Enrichment, Kind, Sources, domain_keys, exporter_keys, text_keys
 from ingest.decoders.lookup import MISSING, Keys, mix
 from shared.record import COLUMN
 from tests.builders import mapped
@@ -19,7 +19,8 @@ from tests.fuzz import looked_at
 
 ONE, OTHER = mapped("192.0.2.1"), mapped("2001:db8::1")
 SEED: Final = 12345
-NAMES: Final = [pytest.param(number, name, kind, id=name) for number, name, kind in NAMED]
+NAMES: Final = [pytest.param(number, name, kinds[0], id=name) for kinds, pairs in NAMED for number, name in pairs]
+NUMBERS: Final = [number for _, pairs in NAMED for number, _ in pairs]
 
 
 def exporters(*sources: bytes) -> Keys:
@@ -35,8 +36,14 @@ def enrichment(*facts: tuple[Kind, bytes, int | str, int | str], limit: int = 10
         if kind in {Kind.DOMAIN_RATE, Kind.SAMPLER_RATE, Kind.TEMPLATE_RATE, Kind.INTERFACE_RATE, Kind.BOOTED_MS}:
             keys = domain_keys(keys, 9, np.zeros(1, np.uint32))
         keys = mix(keys, text_keys([about]) if isinstance(about, str) else np.array([about]))
-        assert made.put(kind, int(keys[0]), value)
+        assert made.put(kind, int(keys[0]), value, int(exporters(source)[0]), about)
     return made
+
+
+def put(facts: Enrichment, kind: Kind, number: int, name: str) -> bool:
+    """Tell a name of the first exporter; whether it was taken."""
+    keys = exporters(ONE)
+    return facts.put(kind, int(mix(keys, number)[0]), name, int(keys[0]), number)
 
 
 def column(name: str, *values: int | None) -> pa.Array:
@@ -47,7 +54,7 @@ def column(name: str, *values: int | None) -> pa.Array:
 def joined(made: Mapping[str, pa.Array], facts: Enrichment, *sources: bytes) -> dict[str, list[Any]]:
     """Columns after the join, as plain values; each is sound and has its type."""
     columns = dict(made)
-    facts.join(columns, exporters(*sources))
+    facts.join(columns, exporters(*sources), np.arange(len(sources)))
     for name, values in columns.items():
         values.validate(full=True)
         assert values.type == COLUMN[name].type
@@ -84,9 +91,9 @@ def test_kinds_are_told_apart() -> None:
     facts = enrichment(
         (Kind.INTERFACE_NAME, ONE, 7, "eth7"), (Kind.VRF_NAME, ONE, 7, "red"), (Kind.SGT_NAME, ONE, 7, "staff")
     )
-    made = {number: column(number, 7) for number, _, _ in NAMED}
+    made = {number: column(number, 7) for number in NUMBERS}
     found = joined(made, facts, ONE)
-    assert [found[name] for _, name, _ in NAMED] == [["eth7"]] * 2 + [["red"]] * 2 + [["staff"]] * 2
+    assert [found[name] for _, pairs in NAMED for _, name in pairs] == [["eth7"]] * 2 + [["red"]] * 2 + [["staff"]] * 2
 
 
 def test_a_null_is_not_the_number_that_stands_in_its_place() -> None:
@@ -100,7 +107,7 @@ def test_names_share_their_entries() -> None:
     """The dictionary of a column has what its rows use, once each, however many names are known."""
     facts = enrichment(*((Kind.INTERFACE_NAME, ONE, number, f"eth{number % 50}") for number in range(200)))
     columns = {"in_if": column("in_if", 7, 57, 3, 999, 7)}
-    facts.join(columns, exporters(*[ONE] * 5))
+    facts.join(columns, exporters(ONE), np.zeros(5, np.int64))
     assert columns["in_if_name"].to_pylist() == ["eth7", "eth7", "eth3", None, "eth7"]
     assert sorted(columns["in_if_name"].dictionary.to_pylist()) == ["eth3", "eth7"]
 
@@ -111,6 +118,19 @@ def test_a_name_that_the_record_brought_stands() -> None:
     own = pa.array(["of the record", None, None, "also"]).dictionary_encode()
     made = {"src_sgt": column("src_sgt", 7, 7, 8, 9), "src_sgt_name": own}
     expected = ["of the record", "of the table", "eight", "also"]
+    assert joined(made, facts, ONE, ONE, ONE, ONE)["src_sgt_name"] == expected
+
+
+def test_a_name_of_options_data_stands_over_one_of_records() -> None:
+    """Of a group that both name the table's name counts, whichever was put first."""
+    facts = enrichment(
+        (Kind.RECORD_SGT_NAME, ONE, 7, "of a record"),
+        (Kind.RECORD_SGT_NAME, ONE, 8, "of a record"),
+        (Kind.SGT_NAME, ONE, 7, "of the table"),
+    )
+    facts.name_groups({8: "configured", 9: "nine"})
+    made = {"src_sgt": column("src_sgt", 7, 8, 9, 10)}
+    expected = ["of the table", "of a record", "nine", None]
     assert joined(made, facts, ONE, ONE, ONE, ONE)["src_sgt_name"] == expected
 
 
@@ -162,6 +182,38 @@ def test_a_join_is_what_a_dictionary_says(
     assert found.get("egress_vrf_name", [None] * len(rows)) == expected
 
 
+LARGEST: Final = [
+    pytest.param(20, id="small ids"),
+    pytest.param(4097, id="ids at the bound"),
+    pytest.param(2**32 - 1, id="ids of any size"),
+]
+
+
+@pytest.mark.parametrize("largest", LARGEST)
+@given(st.data())
+@looked_at(quick=40, long=1_000)
+def test_many_rows_are_joined_as_each_of_them_is(largest: int, data: st.DataObject) -> None:
+    """Whether ids are small or large, both sides have the names of their own exporter, and other numbers none."""
+    ids = st.sampled_from([0, 1, 2, 3, largest - 1, largest])
+    told = data.draw(st.dictionaries(st.tuples(st.sampled_from([ONE, OTHER]), ids), st.sampled_from("abcd")))
+    facts = enrichment(*((Kind.INTERFACE_NAME, source, number, name) for (source, number), name in told.items()))
+    model: dict[tuple[bytes, int | None], str] = dict(told.items())
+    sets = data.draw(st.lists(st.sampled_from([ONE, OTHER]), min_size=1, max_size=4))
+    row = st.tuples(st.integers(0, len(sets) - 1), st.one_of(st.none(), ids), st.one_of(st.none(), ids))
+    rows = data.draw(st.lists(row, min_size=1, max_size=60))
+    made = {
+        "in_if": column("in_if", *(one for _, one, _ in rows)),
+        "out_if": column("out_if", *(two for *_, two in rows)),
+    }
+    facts.join(made, exporters(*sets), np.array([of for of, _, _ in rows]))
+    for at, name in ((1, "in_if_name"), (2, "out_if_name")):
+        expected = [model.get((sets[each[0]], each[at])) for each in rows]
+        found = made.get(name)
+        if found is not None:
+            found.validate(full=True)
+        assert (found.to_pylist() if found is not None else [None] * len(rows)) == expected
+
+
 # --- sampling rates
 
 
@@ -172,13 +224,14 @@ def rates(
     samplers: list[int] | None = None,
     templates: list[int] | None = None,
     interfaces: list[int] | None = None,
-    rows: int = 1,
-    domain: int = 0,
+    of: Sequence[int] = (0,),
+    domains: Sequence[int] = (0, 0, 0, 0, 0),
 ) -> list[int | None] | None:
-    """The rates of records of one exporter's observation domain."""
-    domains = domain_keys(exporters(*[ONE] * rows), 9, np.full(rows, domain, np.uint32))
+    """The rates of records of one exporter, of its observation domains: those of the sets ``of`` which they are."""
+    whose = exporters(*[ONE] * len(domains))
+    keys = domain_keys(whose, 9, np.array(domains, np.uint32))
     by = [None if numbers is None else np.array(numbers, np.int64) for numbers in (samplers, templates, interfaces)]
-    found = facts.rates(own, Sampled(domains, *by))
+    found = facts.rates(own, Sources(whose, keys, by[1], np.array(of)), samplers=by[0], interfaces=by[2])
     if found is None:
         return None
     found.validate(full=True)
@@ -211,7 +264,7 @@ def test_of_several_rates_the_nearest_counts(
 ) -> None:
     """Sampler, template, interface, domain: what is nearest to the record tells its rate."""
     told = None if own is None else pa.array([own or None], pa.uint32())
-    found = rates(enrichment(*known), told, samplers=[5], templates=[256], interfaces=[3])
+    found = rates(enrichment(*known), told, samplers=[5], templates=[256] * 5, interfaces=[3])
     assert found == [expected]
 
 
@@ -219,18 +272,36 @@ def test_each_row_has_the_rate_nearest_to_itself() -> None:
     """Rows of one layout differ: by sampler, by interface, and by what they tell themselves."""
     own = pa.array([None, None, None, 9, None], pa.uint32())
     found = rates(
-        enrichment(*EVERY), own, samplers=[5, 6, 6, 6, 0], templates=[256, 257, 257, 256, 256], interfaces=[3, 3, 4, 3, 3], rows=5
+        enrichment(*EVERY), own, samplers=[5, 6, 6, 6, 0], templates=[256, 257], interfaces=[3, 3, 4, 3, 3],
+        of=[0, 1, 1, 0, 0], domains=[0, 0],
     )  # fmt: skip
     assert found == [50, 70, 80, 9, 60]
+
+
+def test_records_of_a_set_have_the_rate_of_the_set() -> None:
+    """Where nothing in the records says which rate it is, they have that of their template, or of their domain."""
+    of = [0, 1, 1, 2, 3, 3]
+    assert rates(enrichment(TEMPLATE, DOMAIN), None, templates=[256, 257, 256, 257], of=of, domains=[0, 0, 1, 1]) == [
+        60, 80, 80, None, None, None,
+    ]  # fmt: skip
+    assert rates(enrichment(DOMAIN), None, of=of, domains=[0, 0, 0, 0]) == [80] * 6
+    assert rates(enrichment(DOMAIN), None, samplers=[5] * 6, of=of, domains=[1, 0, 0, 1]) == [
+        None,
+        *[80] * 3,
+        None,
+        None,
+    ]
+    own = pa.array([7, None, 7, None, None, 7], pa.uint32())
+    assert rates(enrichment(DOMAIN), own, of=of, domains=[0, 0, 1, 0]) == [7, 80, 7, None, 80, 7]
 
 
 def test_what_is_not_known_stays_unknown() -> None:
     """A sampler that is not in the table, or a domain of which nothing was told, has no rate: null, and no row is lost."""
     assert rates(enrichment(SAMPLER), None, samplers=[6]) is None
     assert rates(enrichment(SAMPLER), None) is None
-    assert rates(enrichment(DOMAIN), None, domain=1) is None
+    assert rates(enrichment(DOMAIN), None, domains=[1]) is None
     assert rates(enrichment(), None) is None
-    assert rates(enrichment(SAMPLER), pa.array([None, None], pa.uint32()), samplers=[5, 6], rows=2) == [50, None]
+    assert rates(enrichment(SAMPLER), pa.array([None, None], pa.uint32()), samplers=[5, 6], of=[0, 0]) == [50, None]
 
 
 def test_rates_up_to_the_largest_are_told() -> None:
@@ -244,10 +315,9 @@ def test_rates_up_to_the_largest_are_told() -> None:
 def test_facts_are_bounded_by_kind() -> None:
     """A fact for which there is no room is refused; facts of other kinds, and new values, are not."""
     facts = enrichment(*((Kind.INTERFACE_NAME, ONE, number, "same") for number in range(3)), limit=3)
-    key = int(mix(exporters(ONE), 3)[0])
-    assert not facts.put(Kind.INTERFACE_NAME, key, "same")
-    assert facts.put(Kind.VRF_NAME, key, "same")
-    assert facts.put(Kind.INTERFACE_NAME, int(mix(exporters(ONE), 2)[0]), "other")
+    assert not put(facts, Kind.INTERFACE_NAME, 3, "same")
+    assert put(facts, Kind.VRF_NAME, 3, "same")
+    assert put(facts, Kind.INTERFACE_NAME, 2, "other")
     assert len(facts) == 4
     made = {"in_if": column("in_if", 1, 2, 3)}
     assert joined(made, facts, ONE, ONE, ONE)["in_if_name"] == ["same", "other", None]
@@ -256,15 +326,21 @@ def test_facts_are_bounded_by_kind() -> None:
 def test_names_are_bounded() -> None:
     """More names than there is room for are refused, and those that are there stay what they were."""
     facts = Enrichment(2, SEED)
-    keys = [int(mix(exporters(ONE), number)[0]) for number in range(3)]
-    taken = [facts.put(kind, key, name) for kind, key, name in (
-        (Kind.INTERFACE_NAME, keys[0], "a"),
-        (Kind.VRF_NAME, keys[1], "b"),
-        (Kind.SGT_NAME, keys[2], "c"),
-        (Kind.SGT_NAME, keys[2], "a"),
+    taken = [put(facts, kind, number, name) for kind, number, name in (
+        (Kind.INTERFACE_NAME, 0, "a"),
+        (Kind.VRF_NAME, 1, "b"),
+        (Kind.SGT_NAME, 2, "c"),
+        (Kind.SGT_NAME, 2, "a"),
     )]  # fmt: skip
     assert taken == [True, True, False, True]
     assert joined({"src_sgt": column("src_sgt", 2)}, facts, ONE)["src_sgt_name"] == ["a"]
+
+
+def test_names_are_bounded_in_bytes() -> None:
+    """A name for whose bytes there is no room is refused; a shorter one, and one that is there, is not."""
+    facts = Enrichment(10, SEED, names_bytes=5)
+    taken = [put(facts, Kind.VRF_NAME, number, name) for number, name in enumerate(["abc", "äb", "xy", "abc"])]
+    assert taken == [True, False, True, True]
 
 
 def test_what_is_told_is_found_by_its_key() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.decoders.frame import MOST_EXTENSIONS, MOST_TAGS, MOST_TUNNELS, ROOM, Frames, dissect
+from ingest.decoders.frame import MOST_EXTENSIONS, MOST_TAGS, MOST_TUNNELS, Frames, dissect
 from shared.record import COLUMN
 from tests import sflow_builders as make
 from tests.builders import mac, mapped
@@ -39,21 +39,24 @@ from tests.sflow_builders import (
 
 Row = Mapping[str, Any]
 
-EXAMPLES: Final = looked_at(quick=100, long=3_000)
+EXAMPLES: Final = looked_at(quick=100, long=15_000)
 ALL_TUNNELS: Final = ("gre", "ipip", "vxlan", "geneve")
 CASES: Final = [pytest.param(sampled, id=sampled.name) for sampled in PACKETS]
 LOOKED_INTO: Final = [pytest.param(sampled, id=sampled.name) for sampled in TUNNELS]
 
 
 def taken_apart(
-    packets: Sequence[tuple[bytes, int]], decapsulate: Collection[str] = (), *, wide: int = 0
+    packets: Sequence[tuple[bytes, int]], decapsulate: Collection[str] = (), *, behind: bytes = b""
 ) -> list[dict[str, Any]]:
-    """What packets tell, each a first part and what that begins with: columns of one row each, without those unsaid."""
+    """What packets tell, each a first part and what that begins with: columns of one row each, without those unsaid.
+
+    They lie side by side, but for what stands behind each.
+    """
     length = np.array([len(packet) for packet, _ in packets], np.int64)
-    width = int(length.max(initial=0)) + ROOM + wide
-    octets = np.frombuffer(b"".join(packet.ljust(width, b"\0") for packet, _ in packets), np.uint8)
+    buffer = np.frombuffer(b"".join(packet + behind for packet, _ in packets), np.uint8)
+    begin = np.cumsum(length + len(behind)) - length - len(behind)
     protocol = np.array([protocol for _, protocol in packets], np.int64)
-    frames = dissect(octets.reshape(len(packets), width), length, protocol, decapsulate)
+    frames = dissect(buffer, begin, length, protocol, decapsulate)
     return [_row(frames, at) for at in range(len(packets))]
 
 
@@ -94,8 +97,8 @@ def test_a_packet_tells_its_columns_and_no_other(sampled: Sampled) -> None:
 @pytest.mark.parametrize("sampled", CASES)
 def test_values_have_the_type_of_their_column(sampled: Sampled) -> None:
     """What comes out is as wide as the record has it: nothing is cut on the way there."""
-    octets = np.frombuffer(sampled.packet + bytes(ROOM), np.uint8).reshape(1, -1)
-    frames = dissect(octets, np.array([len(sampled.packet)]), np.array([sampled.protocol]))
+    octets, nothing = np.frombuffer(sampled.packet, np.uint8), np.zeros(1, np.int64)
+    frames = dissect(octets, nothing, np.array([len(sampled.packet)]), np.array([sampled.protocol]))
     for name, cells in frames.cells.items():
         wide = cells.values.shape[1] if cells.values.ndim == 2 else cells.values.dtype.itemsize
         assert wide == COLUMN[name].type.bit_width // 8, name
@@ -112,10 +115,25 @@ def test_a_cut_header_tells_what_the_whole_tells_or_nothing(sampled: Sampled) ->
 
 
 def test_packets_do_not_depend_on_their_neighbours() -> None:
-    """Packets of every kind taken apart together give what each gives alone, however wide the others are."""
+    """Packets of every kind taken apart together give what each gives alone, whatever stands between them."""
     together = [(sampled.packet, sampled.protocol) for sampled in PACKETS]
-    assert taken_apart(together, wide=700) == [sampled.expected for sampled in PACKETS]
-    assert taken_apart(together[::-1]) == [sampled.expected for sampled in PACKETS[::-1]]
+    for behind in (b"", bytes(700), b"\xff" * 3):
+        assert taken_apart(together, behind=behind) == [sampled.expected for sampled in PACKETS]
+        assert taken_apart(together[::-1], behind=behind) == [sampled.expected for sampled in PACKETS[::-1]]
+
+
+@pytest.mark.parametrize("decapsulate", [(), ALL_TUNNELS], ids=["outer", "inner"])
+@pytest.mark.parametrize("sampled", CASES + LOOKED_INTO)
+def test_what_stands_behind_a_cut_header_is_not_read(sampled: Sampled, decapsulate: Collection[str]) -> None:
+    """Where a header was cut its end is, though in the buffer it may go on: with the packet itself, or with anything."""
+    sizes = np.arange(len(sampled.packet) + 1)
+    cuts = [(sampled.packet[:size], sampled.protocol) for size in sizes.tolist()]
+    alone_ = taken_apart(cuts, decapsulate, behind=bytes(64))
+    for behind in (b"\xff" * 64, b"\x08\x00\x45\x00" * 16):
+        assert taken_apart(cuts, decapsulate, behind=behind) == alone_
+    buffer, begin = np.frombuffer(sampled.packet, np.uint8), np.zeros(len(sizes), np.int64)
+    frames = dissect(buffer, begin, sizes, np.full(len(sizes), sampled.protocol), decapsulate)
+    assert [_row(frames, at) for at in range(len(sizes))] == alone_
 
 
 def test_no_packet_is_no_packet() -> None:

@@ -59,6 +59,15 @@ def test_many_keys_are_found_whatever_place_they_want(stride: int) -> None:
     assert asked(table, *(key + 1 for key in keys[-3:])) == [MISSING] * 3 if stride > 1 else True
 
 
+def test_a_large_table_keeps_what_it_has_while_it_grows() -> None:
+    """Tens of thousands of keys, drawn at random as hashes are, and every one of them found with its value."""
+    keys = np.unique(np.random.default_rng(1).integers(1, 2**64, 40_000, np.uint64))
+    table = Lookup(len(keys))
+    assert all(table.put(key, value) for value, key in enumerate(keys.tolist()))
+    assert (table.get(keys) == np.arange(len(keys))).all()
+    assert (table.get(keys + np.uint64(1))[~np.isin(keys + np.uint64(1), keys)] == MISSING).all()
+
+
 def test_a_full_table_still_changes_what_it_knows() -> None:
     """What is refused is a new key, never a new value."""
     table = Lookup(1)

@@ -19,8 +19,12 @@ from tests.builders import (
     mapped,
     number,
     template,
+    v1_datagram,
+    v1_record,
     v5_datagram,
     v5_record,
+    v7_datagram,
+    v7_record,
     v9_datagram,
     v9_options_template,
     v9_options_templates,
@@ -55,7 +59,10 @@ IPFIX = ipfix_message(
     sequence=5,
 )  # fmt: skip
 V5 = v5_datagram(v5_record(), v5_record(proto=1), v5_record(packets=9), sampling=0x4064, sequence=5)
-DATAGRAMS = [pytest.param(V5, id="v5"), pytest.param(V9, id="v9"), pytest.param(IPFIX, id="ipfix")]
+V1 = v1_datagram(*(v1_record(v5_record(packets=number)) for number in (1, 2, 3)))
+V7 = v7_datagram(*(v7_record(v5_record(packets=number), router="192.0.2.77") for number in (1, 2, 3)), sequence=5)
+OF_SETS = [pytest.param(V9, id="v9"), pytest.param(IPFIX, id="ipfix")]
+DATAGRAMS = [pytest.param(V1, id="v1"), pytest.param(V5, id="v5"), pytest.param(V7, id="v7"), *OF_SETS]
 
 
 def beside(payload: bytes) -> tuple[list[Row], list[Row], bool]:
@@ -113,7 +120,7 @@ def test_after_anything_the_exporter_itself_goes_on(payload: bytes) -> None:
         assert again == expected
 
 
-@pytest.mark.parametrize("payload", [param for param in DATAGRAMS if param.id != "v5"])
+@pytest.mark.parametrize("payload", OF_SETS)
 def test_sets_in_any_order_give_the_same_records(payload: bytes) -> None:
     """With its sets turned round, data before template, a datagram gives the same values, each at another place."""
     begin = 20 if payload is V9 else 16

@@ -272,6 +272,26 @@ COUNTERS = [
         {"bytes": 900},
         id="nothing went forth, something came back",
     ),
+    pytest.param(
+        V9,
+        [
+            (field(element, 8), number(value, 8))
+            for element, value in ((41106, 700), (42033, 7), (41105, 900), (42034, 9))
+        ],
+        {"bytes": 700, "packets": 7},
+        {"bytes": 900, "packets": 9},
+        id="client and server, v9 (AVC)",
+    ),
+    pytest.param(
+        IPFIX,
+        [
+            (field(element, 8, enterprise=9), number(value, 8))
+            for element, value in ((9266, 9), (8337, 900), (9265, 7), (8338, 700))
+        ],
+        {"bytes": 700, "packets": 7},
+        {"bytes": 900, "packets": 9},
+        id="client and server, IPFIX (AVC)",
+    ),
 ]
 
 

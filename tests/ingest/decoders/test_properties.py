@@ -53,7 +53,7 @@ def test_what_was_encoded_is_decoded(case: Case) -> None:
 
 
 @given(st.lists(cases(most_records=3), min_size=1, max_size=4), st.integers(1, 60))
-@looked_at(30, 600)
+@looked_at(30, 5_000)
 def test_what_was_encoded_is_decoded_in_lockstep_too(drawn: list[Case], copies: int) -> None:
     """Datagrams of several layouts, many of each: every record is as it is when its datagram comes alone."""
     collector = Collector()
@@ -198,7 +198,7 @@ def test_the_order_of_data_after_its_templates_does_not_matter(stream: tuple[byt
 
 
 @given(cases(most_records=3), st.integers(1, 3))
-@looked_at(60, 2_000)
+@looked_at(60, 8_000)
 def test_what_waited_is_what_was_decoded_at_once(case: Case, times: int) -> None:
     """Data that waits for its template gives the records that it gives with its template known, with the same ids."""
     first = 0 if case.protocol == V9 else 2
@@ -211,7 +211,7 @@ def test_what_waited_is_what_was_decoded_at_once(case: Case, times: int) -> None
 
 
 @given(st.lists(wild_sets(V9), min_size=1, max_size=6), st.integers(1, 40))
-@looked_at(60, 2_000)
+@looked_at(60, 10_000)
 def test_a_datagram_is_read_alike_alone_and_among_many(sets: list[bytes], copies: int) -> None:
     """A datagram that is walked set by set, and as many of it as are walked together, say the same."""
     templates = [one for one in sets if one[:2] in {b"\0\0", b"\0\1"}]

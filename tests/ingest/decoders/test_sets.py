@@ -204,7 +204,7 @@ def test_an_ipfix_length_that_lies_ends_the_message_where_it_says(
 def test_other_versions_are_counted_and_nothing_else() -> None:
     """A datagram of no protocol that is known, or of no length, costs only itself."""
     good = flows(V9, [field(1, 4)], number(1, 4))
-    decoded = Collector().feed(b"", b"\0", b"\0\1\0\0", b"\0\x08" + bytes(100), b"GET / HTTP/1.1\r\n", good)
+    decoded = Collector().feed(b"", b"\0", b"\0\2\0\0", b"\0\x08" + bytes(100), b"GET / HTTP/1.1\r\n", good)
     assert [row["bytes"] for row in rows(decoded)] == [1]
     assert faults(decoded) == {
         (Fault.TRUNCATED, Unit.DATAGRAMS): 2,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ingest.decoders import Datagrams, Decoded, Fault, Oddity, Unit
 from ingest.decoders import sflow_elements as kinds
 from ingest.decoders.xdr import FEW
-from ingest.exporters import Exporters
+from ingest.exporters import Exporters, address_text
+from tests import counter_builders
 from tests import sflow_builders as make
 from tests.builders import UPTIME_MS, mac, mapped, v5_datagram, v5_record
 from tests.fuzz import looked_at
@@ -597,6 +598,75 @@ def test_datagrams_that_are_missing_are_lost() -> None:
     assert exporters.settle(everything=True) == {"203.0.113.1": 2 + 4}
 
 
+Numbered = tuple[str, int, kinds.SampleKind, tuple[int, int], int, int | None]
+"""Agent, sub-agent, kind, data source, sequence number, drops."""
+
+
+def numbered(decoded: Decoded) -> list[Numbered]:
+    """How samples are numbered, in any order."""
+    found: list[Numbered] = []
+    for part in decoded.samples:
+        drops = [None] * len(part.row) if part.drops is None else part.drops.tolist()
+        for at, row in enumerate(part.row.tolist()):
+            agent = address_text(part.headers.source[row].tobytes())
+            source = int(part.source_class[at]), int(part.source_index[at])
+            found.append((agent, int(part.headers.domain[row]), part.kind, source, int(part.sequence[at]), drops[at]))
+    return sorted(found)
+
+
+FLOW, COUNTERS, DISCARDED = kinds.SampleKind
+NUMBERED = [
+    pytest.param(
+        flow_sample(sequence=7, source_id=2 << 24 | 5, drops=9), (FLOW, (2, 5), 7, 9), id="flow sample, compact"
+    ),
+    pytest.param(
+        flow_sample(sequence=MOST, source_id=MOST, drops=MOST), (FLOW, (255, 0xFFFFFF), MOST, MOST), id="all ones"
+    ),
+    pytest.param(
+        expanded_flow_sample(sequence=7, source=(1, 1 << 24), drops=9), (FLOW, (1, 1 << 24), 7, 9), id="flow, expanded"
+    ),
+    pytest.param(
+        counter_builders.counters_sample(sequence=7, source=5, source_class=2),
+        (COUNTERS, (2, 5), 7, None),
+        id="counters",
+    ),
+    pytest.param(
+        counter_builders.counters_sample(sequence=7, source=1 << 24, source_class=3, expanded=True),
+        (COUNTERS, (3, 1 << 24), 7, None),
+        id="counters, expanded",
+    ),
+    pytest.param(
+        discarded_packet(sequence=7, source=(0, MOST), drops=9), (DISCARDED, (0, MOST), 7, 9), id="discarded packet"
+    ),
+]
+
+
+@pytest.mark.parametrize(("sample", "wanted"), NUMBERED)
+def test_each_sample_tells_its_number(sample: bytes, wanted: tuple[Any, ...]) -> None:
+    """By which data source it is, in which form ever, and what the agent says it has dropped."""
+    decoded = Collector().feed(datagram(sample, agent="203.0.113.1", sub_agent=4), datagram(sample, agent=None))
+    assert numbered(decoded) == [("192.0.2.100", 0, *wanted), ("203.0.113.1", 4, *wanted)]
+    (part,) = decoded.samples
+    assert part.headers.uptime_ms is not None
+    assert part.headers.uptime_ms.tolist() == [UPTIME_MS] * 2
+
+
+def test_samples_that_cannot_be_read_have_no_number() -> None:
+    """They look lost, which they are; those beside them have theirs."""
+    samples = [
+        flow_sample(sequence=1),
+        tagged(1, b"short"),
+        counters_sample(sequence=3),
+        tagged(2, b""),
+        tagged(9, b""),
+    ]
+    for cut in range(len(flow_sample(sequence=5))):
+        payload = datagram(*samples, flow_sample(sequence=5))
+        decoded = Collector().feed(payload[: len(payload) - cut] if cut else payload)
+        told = [(kind, number) for _, _, kind, _, number, _ in numbered(decoded)]
+        assert told == ([(FLOW, 1), (FLOW, 5), (COUNTERS, 3)] if cut == 0 else [(FLOW, 1), (COUNTERS, 3)])
+
+
 def test_protocols_share_a_batch() -> None:
     """Datagrams of sFlow and of NetFlow beside one another are each read by their own version."""
     sflow, netflow = datagram(flow_sample(switch(1, 2)), agent=AGENT), v5_datagram(v5_record())
@@ -980,7 +1050,7 @@ ANY: Final = st.one_of(
 """Datagrams that are nearly right, and bytes that are not."""
 
 
-@looked_at(quick=60, long=1_500)
+@looked_at(quick=60, long=10_000)
 @given(st.lists(ANY, max_size=FEW + 4), st.data())
 def test_how_datagrams_fall_into_batches_does_not_matter(payloads: list[bytes], data: st.DataObject) -> None:
     """No bytes raise, every batch is sound, and the records and counts are the same in one batch and in several."""
@@ -991,7 +1061,7 @@ def test_how_datagrams_fall_into_batches_does_not_matter(payloads: list[bytes], 
     assert summed([Collector(decapsulate=decapsulate).feed(*payloads)]) == split
 
 
-@looked_at(quick=60, long=1_500)
+@looked_at(quick=60, long=10_000)
 @given(st.lists(ANY, min_size=1, max_size=FEW + 4))
 def test_nothing_is_read_from_outside_a_datagram(payloads: list[bytes]) -> None:
     """What lies around datagrams in the buffer, such as older ones, changes nothing of what they tell."""

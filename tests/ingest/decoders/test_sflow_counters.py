@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.decoders import Datagrams, Decoded, Fault, Oddity, Unit
@@ -30,6 +30,7 @@ from tests.counter_builders import (
     text,
     words,
 )
+from tests.fuzz import looked_at
 from tests.ingest.collector import EXPORTER, RECEIVED_NS, Collector, faults, nothing_wrong
 
 AGENT: Final = mapped("192.0.2.10")
@@ -777,7 +778,7 @@ SAMPLES: Final = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@looked_at(100, 4_000)
 @given(st.lists(st.lists(SAMPLES, max_size=4), min_size=1, max_size=20))
 def test_random_records_never_raise(batch: list[list[bytes]]) -> None:
     """Whatever stands in samples, batches are sound, each sample that has its fixed part is a row, and nothing raises."""
@@ -785,14 +786,14 @@ def test_random_records_never_raise(batch: list[list[bytes]]) -> None:
     assert len(rows(decoded)) <= sum(map(len, batch))
 
 
-@settings(max_examples=100, deadline=None)
+@looked_at(100, 30_000)
 @given(st.lists(st.binary(max_size=400), min_size=1, max_size=30))
 def test_random_bytes_never_raise(contents: list[bytes]) -> None:
     """Nor does anything behind a header."""
     rows(Collector().feed(*(counters_datagram(content, count=3) for content in contents)))
 
 
-@settings(max_examples=30, deadline=None)
+@looked_at(30, 3_000)
 @given(st.lists(st.lists(SAMPLES, max_size=3), min_size=1, max_size=20))
 def test_alone_or_together(batch: list[list[bytes]]) -> None:
     """A datagram gives the same rows in whatever company it comes."""

@@ -170,7 +170,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 
 @given(messages())
-@looked_at(100, 4_000)
+@looked_at(100, 15_000)
 def test_what_a_list_or_a_frame_says_costs_its_record_nothing(message: Message) -> None:
     """Whatever stands in lists and sections, every record is there with its own elements; only lists are lost."""
     decoded = Collector(mapping=MAPPED).feed(message.payload())
@@ -182,7 +182,7 @@ def test_what_a_list_or_a_frame_says_costs_its_record_nothing(message: Message) 
 
 
 @given(messages(), st.integers(1, 30))
-@looked_at(60, 1_500)
+@looked_at(60, 7_000)
 def test_records_are_read_alike_alone_and_among_many(message: Message, copies: int) -> None:
     """Each record tells the same alone, beside the others of its set, and in a batch of many."""
     alone: list[str] = []
@@ -198,7 +198,7 @@ def test_records_are_read_alike_alone_and_among_many(message: Message, copies: i
 
 
 @given(messages(), st.data())
-@looked_at(60, 1_500)
+@looked_at(60, 7_000)
 def test_a_message_that_is_cut_or_changed_anywhere_is_read(message: Message, data: st.DataObject) -> None:
     """A message of lists that ends at any byte, or has any other byte at any place, raises nothing."""
     payload = bytearray(message.payload())
@@ -216,7 +216,7 @@ def test_a_message_that_is_cut_or_changed_anywhere_is_read(message: Message, dat
     st.integers(1, 200),
     st.sets(st.sampled_from(("gre", "ipip", "vxlan", "geneve"))),
 )
-@looked_at(80, 4_000)
+@looked_at(80, 8_000)
 def test_any_frame_is_taken_apart_alone_as_among_others(
     version: int, element: int, packets: list[bytes], size: int, tunnels: set[str]
 ) -> None:

@@ -63,6 +63,15 @@ ABSOLUTE = [
                  (0xFFFFFFFF * SECOND, 0xFFFFFFFF * SECOND), id="2106"),
     pytest.param((152, number(PAST_MS, 8)), (151, number(UNIX_SECONDS, 4)),
                  (PAST_MS * MS, EXPORTED_NS), id="each end by another clock"),
+    pytest.param((210, b"\xff"), (322, number(UNIX_SECONDS - 9, 4)),
+                 (EXPORTED_NS - 9 * SECOND,) * 2, id="observed, in seconds"),
+    pytest.param((210, b"\xff"), (323, number(PAST_MS, 8)), (PAST_MS * MS,) * 2, id="observed, in milliseconds"),
+    pytest.param((322, number(1, 4)), (324, ntp_time(UNIX_SECONDS - 9, 0x80000000)),
+                 (EXPORTED_NS - 9 * SECOND + 500 * MS,) * 2, id="observed, in microseconds"),
+    pytest.param((323, number(1, 8)), (325, ntp_time(UNIX_SECONDS - 9, 0x80000000)),
+                 (EXPORTED_NS - 9 * SECOND + 500 * MS,) * 2, id="observed, in nanoseconds"),
+    pytest.param((152, number(PAST_MS, 8)), (323, number(PAST_MS + 7, 8)),
+                 (PAST_MS * MS, (PAST_MS + 7) * MS), id="begun, and observed at its end (ASA)"),
 ]  # fmt: skip
 
 
@@ -71,7 +80,7 @@ ABSOLUTE = [
 def test_times_that_are_absolute(
     protocol: int, start: tuple[int, bytes], end: tuple[int, bytes], expected: tuple[int, int]
 ) -> None:
-    """150 to 159 need nothing but themselves and the export time, and are not clamped, wrong as a clock may be."""
+    """150 to 159, and 322 to 325 of events, need nothing but themselves and the export time, and are not clamped."""
     fields = [field(element, len(content)) for element, content in (start, end)]
     decoded = Collector().feed(flows(protocol, fields, start[1] + end[1]))
     assert times(one(decoded)) == expected

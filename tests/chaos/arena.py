@@ -1,0 +1,245 @@
+"""What runs: a broker, ingest, two forwarders of one lake, and traffic of known content."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from deploy.local.kafka import LocalKafka, free_port
+from shared.config import KafkaConfig
+from tests.chaos.schedule import Blow, Fault
+from tests.integration.programs import Ingest, Program, Programs, Stage
+
+PREFIX = "chaos."
+PARTITIONS = 4
+FORWARDERS = 2
+CUTS = ((700, 4000), (300, 4000), (700, 900), (1500, 20000))
+"""Intervals in milliseconds and records of the batches that forwarders may be started with."""
+SETTLE_SECONDS = 240.0
+"""How long everything may take to arrive after the last fault; far more than it takes."""
+
+
+class Arena:
+    """Started once, and hit in every round; what a fault has stopped is running again at the end of the round."""
+
+    def __init__(self, directory: Path, protocol: str) -> None:
+        self.directory = directory
+        self.lake = directory / "lake"
+        self.broker = LocalKafka(directory / "kafka", say=lambda _: None)
+        self.kafka: KafkaConfig
+        self._programs = Programs(directory / "programs")
+        self._classic = protocol == "classic"
+        self._port = 0
+        self._cuts = [0] * FORWARDERS
+        self._forwarders: list[Stage] = []
+        self._ingest: Ingest | None = None
+
+    def __enter__(self) -> Self:
+        self.broker.start()
+        try:
+            self.kafka = KafkaConfig(
+                bootstrap_servers=self.broker.bootstrap_servers, topic_prefix=PREFIX, partitions=PARTITIONS
+            )
+            self._port = free_port()
+            self._start_ingest()
+            self._forwarders = [self._forwarder(0) for _ in range(FORWARDERS)]
+            self.ingest.until_ready()
+            for forwarder in self._forwarders:
+                forwarder.until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.redirect_stdout(None):
+            self._programs.__exit__()
+        self.broker.kill()
+
+    # --- traffic
+
+    def send(self, seed: int, rate: int, seconds: float) -> Program:
+        """Start sending traffic of all protocols; ends by itself."""
+        return self._programs.run(
+            "ingest",
+            "generate",
+            "--to",
+            f"127.0.0.1:{self._port}",
+            "--seed",
+            str(seed),
+            "--rate",
+            str(rate),
+            "--exporters",
+            "40",
+            "--duration",
+            str(seconds),
+        )
+
+    # --- faults
+
+    def strike(self, blows: Sequence[Blow], seconds: float) -> None:
+        """Do everything that a round has in store, and undo it; returns when all is undone and ``seconds`` are over."""
+        began = time.monotonic()
+        open_ = [(blow.at, self._fault(blow)) for blow in blows]
+        while open_:
+            at, steps = min(open_, key=lambda one: one[0])
+            open_.remove((at, steps))
+            time.sleep(max(0.0, began + at - time.monotonic()))
+            pause = next(steps, None)
+            if pause is not None:
+                open_.append((time.monotonic() - began + pause, steps))
+        time.sleep(max(0.0, began + seconds - time.monotonic()))
+
+    def _fault(self, blow: Blow) -> Iterator[float]:
+        """The steps of a fault: each yields how long to wait before the next."""
+        match blow.fault:
+            case Fault.KILL_WORKER:
+                return self._signal_worker(blow, signal.SIGKILL)
+            case Fault.STOP_WORKER:
+                return self._signal_worker(blow, signal.SIGSTOP)
+            case Fault.KILL_INGEST | Fault.RESTART_INGEST:
+                return self._end_ingest(blow)
+            case Fault.KILL_BROKER | Fault.STOP_BROKER:
+                return self._hit_broker(blow)
+            case Fault.LAKE_AWAY:
+                return self._without_lake(blow)
+            case _:
+                return self._hit_forwarder(blow, blow.which % FORWARDERS)
+
+    def _end_ingest(self, blow: Blow) -> Iterator[float]:
+        hit = self.ingest
+        if blow.fault is Fault.KILL_INGEST:
+            hit.kill()
+        else:
+            hit.send_signal(signal.SIGTERM)
+        yield blow.lasts
+        hit.wait(120.0)
+        if hit is self.ingest:
+            self._start_ingest()
+
+    def _hit_forwarder(self, blow: Blow, at: int) -> Iterator[float]:
+        if blow.fault is Fault.JOIN_FORWARDER:
+            joined = self._forwarder(0)
+            yield blow.lasts + 2.0
+            joined.stop(120.0)
+            return
+        hit = self._forwarders[at]
+        if blow.fault is Fault.STOP_FORWARDER:
+            hit.send_signal(signal.SIGSTOP)
+            yield blow.lasts
+            hit.send_signal(signal.SIGCONT)
+            return
+        if blow.fault is Fault.RESTART_FORWARDER:
+            hit.send_signal(signal.SIGTERM)
+        else:
+            hit.kill()
+        yield blow.lasts
+        hit.wait(120.0)
+        if blow.fault is Fault.CHANGE_FORWARDER:
+            self._cuts[at] = (self._cuts[at] + 1 + blow.which) % len(CUTS)
+        self._renew(at)
+
+    def _hit_broker(self, blow: Blow) -> Iterator[float]:
+        pid = self.broker.pid
+        if blow.fault is Fault.KILL_BROKER:
+            self.broker.kill()
+            yield blow.lasts
+            self.broker.start()
+        elif pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            yield blow.lasts
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _signal_worker(self, blow: Blow, number: signal.Signals) -> Iterator[float]:
+        said = {line["worker"]: line["pid"] for line in self.ingest.events("a worker receives")}
+        if not said:
+            return
+        pid = sorted(said.values())[blow.which % len(said)]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        yield blow.lasts
+        if number is signal.SIGSTOP:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _without_lake(self, blow: Blow) -> Iterator[float]:
+        away = self.lake.with_name("lake-away")
+        if away.exists() or not self.lake.is_dir():
+            return
+        self.lake.rename(away)
+        self.lake.write_text("a file where the lake was")
+        yield blow.lasts
+        self.lake.unlink()
+        away.rename(self.lake)
+
+    # --- programs
+
+    @property
+    def ingest(self) -> Ingest:
+        """Stage one, as it was started last."""
+        if self._ingest is None:
+            raise RuntimeError("the arena is not open")
+        return self._ingest
+
+    def _start_ingest(self) -> None:
+        if self._ingest is not None:
+            # Two faults may have met.
+            self._ingest.kill()
+        settings = {
+            "ingest": {
+                "listen": [f"udp://127.0.0.1:{self._port}"],
+                "spool": {"directory": str(self.directory / "spool")},
+                "receive_buffer_bytes": 4 << 20,
+            },
+            "kafka": {"partitions": PARTITIONS},
+        }
+        self._ingest = self._programs.ingest(self.broker.bootstrap_servers, PREFIX, settings)
+
+    def _renew(self, at: int) -> None:
+        self._forwarders[at].kill()
+        self._forwarders[at] = self._forwarder(self._cuts[at])
+
+    def _forwarder(self, cut: int) -> Stage:
+        interval_ms, max_records = CUTS[cut]
+        properties = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+        settings: dict[str, Any] = {
+            "kafka": {
+                "bootstrap_servers": self.broker.bootstrap_servers,
+                "topic_prefix": PREFIX,
+                "partitions": PARTITIONS,
+                "properties": properties if self._classic else {"group.protocol": "consumer"},
+            },
+            "forwarder": {
+                "sinks": json.dumps({"lake": {"type": "parquet", "path": str(self.lake)}}),
+                "batch": {"interval_ms": interval_ms, "max_records": max_records},
+            },
+        }
+        return self._programs.forwarder(settings)
+
+    # --- the end of a round
+
+    def settle(self) -> None:
+        """Wait until all that ingest has is in Kafka, and all that Kafka has is in the lake and committed."""
+        self.ingest.until_ready(SETTLE_SECONDS)
+        self.ingest.until(lambda: self.ingest.balance().in_flight == 0, "all in Kafka", SETTLE_SECONDS)
+        self._forwarders[0].until(self._committed, "all committed", SETTLE_SECONDS)
+
+    def _committed(self) -> bool:
+        partitions: list[dict[str, Any]] = []
+        for forwarder in self._forwarders:
+            partitions += forwarder.json("/api/v1/partitions")
+        here = {one["partition"] for one in partitions}
+        return here == set(range(PARTITIONS)) and all(
+            one["lag_messages"] == 0 and one["committed"] == one["delivered"] for one in partitions
+        )
+
+    def books(self) -> dict[str, Any]:
+        """What ingest tells of what it received since it was started last."""
+        return self.ingest.ledger()
