@@ -18,6 +18,8 @@ from forwarder.shape import Shape
 NOTE_BYTES: Final = 4000
 """Kafka takes 4,096 bytes beside an offset."""
 FORMAT: Final = 1
+CLOCK_SLACK_MS: Final = 60_000
+"""How far append time may go back in a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,12 @@ class Course:
         return any(shape.oldest_ms(0) is not None for shape in self.ahead)
 
     def oldest_ms(self, append_ms: int) -> int:
-        """From which append time on the log has to be known, to go on with a message of this append time."""
+        """From which append time on the log has to be known, to go on with a message of this append time.
+
+        A message behind it may have an earlier time, when another broker leads by then, and is judged by what was before
+        that: so much more is read as their clocks may differ.
+        """
+        append_ms = max(0, append_ms - CLOCK_SLACK_MS)
         wanted = [shape.oldest_ms(append_ms) for shape in self.ahead]
         return min((oldest for oldest in wanted if oldest is not None), default=append_ms)
 

@@ -135,8 +135,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         afresh = arguments.restart or arguments.dry_run
         prepared = prepare(request, settings.forwarder, topic, kafka, now_ms, afresh=afresh)
+        begin, end = request.points(now_ms)
+        # What goes on has the range that it had when it was begun.
+        told = {} if prepared.goes_on else {"begin": str(begin), "end": "committed" if end is None else str(end)}
         log.info(
             "it goes on where it was stopped" if prepared.goes_on else "the replay begins",
+            **told,
             sink=request.sink,
             into=request.target,
             partitions=len(prepared.legs),

@@ -5,12 +5,11 @@ What was asked for is kept beside each offset: a time such as "two hours ago" me
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
-
-import xxhash
 
 from forwarder.course import Epoch
 from forwarder.replay.plan import Leg, Span
@@ -69,5 +68,5 @@ def group_name(group_id: str, sink: str, asked: Iterable[object]) -> str:
 
     ``asked`` is all that tells one replay from another, as the person wrote it.
     """
-    mark = xxhash.xxh3_64_hexdigest(json.dumps([str(one) for one in asked]).encode())
+    mark = hashlib.blake2b(json.dumps([str(one) for one in asked]).encode(), digest_size=8).hexdigest()
     return f"{group_id}.{sink}.replay-{mark}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from rich.console import Console
@@ -50,7 +50,7 @@ class Meter(Protocol):
 
 def meter(config: LogConfig) -> Meter:
     """A bar where standard error is a terminal, else lines of the log; sets up the log, so that it passes by a bar."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         configure(config, "forwarder")
         return Lines()
@@ -91,12 +91,13 @@ class Bar:
 
 
 class Lines:
-    """A line of the log every few seconds."""
+    """A line of the log every few seconds; ``clock`` gives seconds that never go back."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = get_logger("replay")
-        self._rate = Rate()
-        self._began = self._told = time.monotonic()
+        self._clock = clock
+        self._rate = Rate(clock)
+        self._began = self._told = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +109,7 @@ class Lines:
 
     def show(self, read: int, total: int, tally: Tally) -> None:
         """Write a line, if it is time."""
-        rate, now = self._rate.of(tally.delivered), time.monotonic()
+        rate, now = self._rate.of(tally.delivered), self._clock()
         if now - self._told < LINE_SECONDS:
             return
         self._told = now
@@ -124,14 +125,15 @@ class Lines:
 
 
 class Rate:
-    """How many a second, over the last few seconds."""
+    """How many a second, over about the last ten seconds; ``clock`` as in :class:`Lines`."""
 
-    def __init__(self) -> None:
-        self._points = [(time.monotonic(), 0)]
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._points = [(clock(), 0)]
 
     def of(self, count: int) -> float:
         """Take in how many there are by now."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._points[-1][0] >= 0.5:
             self._points = [*self._points[-20:], (now, count)]
         since, before = self._points[0]

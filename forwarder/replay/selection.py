@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 Mask = npt.NDArray[np.bool_]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,7 +46,7 @@ class Selection:
             return None
         exporters = [sorted(map(str, self.networks)), sorted(self.names)]
         text = json.dumps([*exporters, self.received_from_ns, self.received_to_ns])
-        return str(xxhash.xxh3_64_hexdigest(text.encode()))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def pick(self, table: pa.Table) -> pa.Table:
         """Return the rows that are wanted, in their order."""

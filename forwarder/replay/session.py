@@ -112,7 +112,7 @@ def _go_on(
         for number, (offset, mark) in kept.items()
     }
     legs = plan(kafka, delivered, wanted, otherwise=otherwise, goes_on=goes_on)
-    changed = [leg.number for leg in legs if leg.number in goes_on and not kept[leg.number][1].fits(leg)]
+    changed = [leg.number for leg in legs if not kept[leg.number][1].fits(leg)]
     if changed:
         raise SluicewayError(
             f"the settings that batches are made by have changed since this replay was begun (partition {changed[0]}):"

@@ -145,7 +145,7 @@ class _Dissection:
 
     def put(self, column: str, where: Mask, values: npt.NDArray[np.integer]) -> None:
         """Set a column of the rows that ``where`` picks, by values made for it; other rows keep what they have."""
-        if not where.any():
+        if not np.count_nonzero(where):
             return
         cells = self.frames.cells.get(column)
         if cells is None:

@@ -119,17 +119,18 @@ class _Sheet:
         """The same with cells that nobody else keeps, whose values have the type of the column."""
         if len(at) < self.count or column in self.cells:
             self.put(column, at, cells.values, cells.valid)
-        elif cells.valid.any():
+        elif np.count_nonzero(cells.valid):
             self.cells[column] = cells
 
     def _put_all(
         self, column: str, values: npt.NDArray[np.integer], valid: Mask | None, dtype: np.dtype[np.integer]
     ) -> None:
         """The same for all rows, which needs no look at each: most samples have one record of a kind."""
-        if valid is None or valid.all():
+        told = self.count if valid is None else np.count_nonzero(valid)
+        if valid is None or told == self.count:
             self.cells[column] = Cells(values.astype(dtype), np.ones(self.count, np.bool_))
             return
-        if not valid.any():
+        if told == 0:
             return
         where = valid[:, None] if values.ndim == 2 else valid
         cells = self.cells.get(column)
@@ -151,7 +152,11 @@ class _Sheet:
     def arrays(self) -> dict[str, pa.Array]:
         """The columns that have any value."""
         return {
-            name: columns.primitive(cells.values, COLUMN[name].type, None if cells.valid.all() else cells.valid)
+            name: columns.primitive(
+                cells.values,
+                COLUMN[name].type,
+                None if np.count_nonzero(cells.valid) == self.count else cells.valid,
+            )
             for name, cells in self.cells.items()
         }
 

@@ -31,7 +31,7 @@ class Tagged:
     def take(self, which: Index | npt.NDArray[np.bool_]) -> Tagged:
         """These structures, in this order."""
         if which.dtype == np.bool_:
-            if which.all():
+            if np.count_nonzero(which) == len(which):
                 return self
             which = np.flatnonzero(which)
         return Tagged(self.row.take(which), self.start.take(which), self.length.take(which), self.tag.take(which))
@@ -67,7 +67,7 @@ def find_tagged(
         head = windows(buffer, here, HEADER_BYTES)
         tag, length, start = word32(head, 0), word32(head, 4).astype(np.int64), here + HEADER_BYTES
         whole = start + length <= ends
-        if not whole.all():
+        if np.count_nonzero(whole) < len(whole):
             beyond[active[~whole]] = True
             active, start, ends, wanted = active[whole], start[whole], ends[whole], wanted[whole]
             tag, length = tag[whole], length[whole]
@@ -75,7 +75,7 @@ def find_tagged(
         # Opaque data is padded to a multiple of four; some agents leave the padding out of the length.
         here, wanted = start + ((length + 3) & ~3), wanted - 1
         more = (wanted > 0) & (here + HEADER_BYTES <= ends)
-        if not more.all():
+        if np.count_nonzero(more) < len(more):
             left[active[~more]] = wanted[~more]
             active, here, ends, wanted = active[more], here[more], ends[more], wanted[more]
     at[active], left[active] = here, wanted

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder.config import AggregateConfig, CutConfig, DedupConfig
-from forwarder.course import NOTE_BYTES, Course, Epoch, Noted, read_note, shape_at
+from forwarder.course import CLOCK_SLACK_MS, NOTE_BYTES, Course, Epoch, Noted, read_note, shape_at
 from forwarder.cut import Cutter, Message
 from forwarder.shape import VERSION, Shape
 
@@ -182,3 +182,11 @@ def test_no_change_of_settings_delivers_a_record_in_two_ways(
             note = course.note(committed if clean else None)
     ranges = sorted((start, end) for start, (end, _) in delivered.items())
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(ranges))
+
+
+def test_so_much_more_is_read_again_as_append_time_may_go_back() -> None:
+    """A message behind the first one may have an earlier time, and is judged by what was before that."""
+    course = Course([Epoch(0, FORMER)])
+    behind_ms = 10_000_000
+    assert course.oldest_ms(behind_ms) == FORMER.oldest_ms(behind_ms - CLOCK_SLACK_MS)
+    assert course.oldest_ms(CLOCK_SLACK_MS // 2) == 0

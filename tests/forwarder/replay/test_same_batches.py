@@ -110,7 +110,7 @@ def expected(topic: Topic, group: Group, span: Span) -> set[Token]:
     return {token for token in group.delivered if token.end > first.offset and token.start < end}
 
 
-@settings(max_examples=200)
+@settings(max_examples=25)
 @given(
     runs=st.lists(RUN, max_size=5),
     last=LAST,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from forwarder.shape import Shape
 from forwarder.shaping import Shaper
 from forwarder.sinks.base import Done, Outcome
 from shared import codec
+from shared.kafka import KafkaAway
 from tests.fakes import TOPIC_ID, FakeMessage
 
 Content = tuple[pa.Table, pa.Table | None]
@@ -171,3 +172,34 @@ def same(one: Content, other: Content) -> bool:
     if one[1] is None or other[1] is None:
         return one[1] is other[1]
     return bool(one[1].equals(other[1]))
+
+
+class Kafka(Topic):
+    """A topic, and what groups have committed: `groups` by their names, `marks` of the replay's own."""
+
+    def __init__(self, chunk: int = 100) -> None:
+        super().__init__(chunk)
+        self.groups: dict[str, dict[int, Delivered]] = {}
+        self.marks: dict[int, tuple[int, str | None]] = {}
+        self.away_after: int | None = None
+        """How many times bookmarks can be kept before that begins to fail."""
+
+    def delivered(self, group: str, partitions: int) -> dict[int, Delivered]:
+        """What a group has committed."""
+        return self.groups.get(group, {})
+
+    def bookmarks(self, partitions: int) -> dict[int, tuple[int, str | None]]:
+        """How far the replay has come."""
+        return dict(self.marks)
+
+    def mark(self, offsets: Mapping[int, tuple[int, str]]) -> None:
+        """Keep how far it has come, unless that is to fail."""
+        if self.away_after is not None:
+            self.away_after -= 1
+            if self.away_after < 0:
+                raise KafkaAway("no broker answers")
+        self.marks |= offsets
+
+    def forget(self) -> None:
+        """Remove the bookmarks."""
+        self.marks.clear()
