@@ -101,7 +101,13 @@ def test_counters_come_to_their_topic_and_to_whoever_follows_it(
     ingest.until(lambda: account(ingest)["delivered"] == SAMPLES, "all samples delivered")
     ingest.until_delivered(10)
     books = ingest.ledger()
-    assert books["counters"] == {"received": SAMPLES, "from_spool": 0, "delivered": SAMPLES, "dropped": {}, "in_flight": 0}
+    assert books["counters"] == {
+        "received": SAMPLES,
+        "from_spool": 0,
+        "delivered": SAMPLES,
+        "dropped": {},
+        "in_flight": 0,
+    }
     assert (books["received"]["records"], books["delivered"]) == (10, {"records": 10})
 
     found = messages(config)
