@@ -44,7 +44,7 @@ def _flow(batch: pa.RecordBatch) -> Words | None:
         return None
     hashed = _end(batch, "src_addr", "src_port") + _end(batch, "dst_addr", "dst_port")
     if "proto" in names:
-        hashed += _values(batch, "proto", np.uint8).astype(np.uint64) * _ODD[3]
+        hashed += _told(batch, "proto", np.uint8).astype(np.uint64) * _ODD[3]
     return hashed
 
 
@@ -54,14 +54,22 @@ def _end(batch: pa.RecordBatch, address: str, port: str) -> Words:
     hashed = halves[:, 0] * _ODD[0] + halves[:, 1] * _ODD[1]
     hashed ^= hashed >> np.uint64(29)
     if port in batch.schema.names:
-        hashed += _values(batch, port, np.uint16)
+        hashed += _told(batch, port, np.uint16)
     hashed *= _ODD[2]
     hashed ^= hashed >> np.uint64(32)
     return hashed * _ODD[0]
 
 
+def _told(batch: pa.RecordBatch, name: str, dtype: type[np.generic]) -> npt.NDArray[np.uint64]:
+    """A column's values, 0 where it is null: whatever a decoder has left there is not the flow's."""
+    values, column = _values(batch, name, dtype), batch.column(name)
+    if column.null_count:
+        values = np.where(column.is_valid().to_numpy(zero_copy_only=False), values, 0)
+    return values
+
+
 def _values(batch: pa.RecordBatch, name: str, dtype: type[np.generic]) -> npt.NDArray[np.uint64]:
-    """A column's memory; what stands where it is null is the same for the same datagram."""
+    """A column's memory, in which anything may stand where it is null."""
     column = batch.column(name)
     width = np.dtype(dtype).itemsize
     size = column.type.bit_width // 8 // width

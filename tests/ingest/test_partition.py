@@ -151,3 +151,20 @@ def test_flows_are_spread_evenly(traffic: Callable[[int], pa.RecordBatch], count
     expected = number / count
     assert len(share) == count
     assert np.abs(share - expected).max() < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("name", ["src_port", "dst_port", "proto"])
+def test_what_stands_under_a_null_does_not_matter(name: str) -> None:
+    """Decoders leave anything there: the same flow meets itself all the same, whichever exporter saw it."""
+    kind = SCHEMA.field(name).type
+    addresses = {
+        one: pa.array([mapped(text)] * 2, SCHEMA.field(one).type)
+        for one, text in (("src_addr", "192.0.2.1"), ("dst_addr", "192.0.2.2"))
+    }
+    found = []
+    for left in ([0, 0], [1, 200]):
+        values = pa.array(left, kind)
+        nulls = pa.Array.from_buffers(kind, 2, [pa.py_buffer(b"\x00"), values.buffers()[1]])
+        batch = pa.RecordBatch.from_pydict({**addresses, name: nulls})
+        found += partitions(batch, 1000).tolist()
+    assert len(set(found)) == 1
