@@ -69,7 +69,7 @@ class Leg:
     """One partition's part of a replay, in offsets.
 
     It is read from ``read`` on, and cut from ``begin`` on, which is a cut: what comes before is remembered. Batches
-    that end at or before ``first`` are made and not delivered, and so are those that begin at or behind ``end``. The
+    that end at or before ``first`` are made and not delivered, and so are those without a message before ``end``. The
     group has delivered up to ``stop``, which is a cut too. ``epochs`` are those from ``begin`` on. ``exact`` says that
     its batches are those that were delivered.
     """

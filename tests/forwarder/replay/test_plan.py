@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from forwarder import course
 from forwarder.config import CutConfig, DedupConfig, ExactDedupConfig
 from forwarder.course import Epoch, Noted
 from forwarder.replay.plan import NO_END, Delivered, Leg, RefusedError, Span, plan, spans
@@ -32,12 +31,6 @@ def topic() -> Topic:
 def delivered(*epochs: Epoch, committed: int = 40) -> dict[int, Delivered]:
     """What a group tells of partition 0."""
     return {0: Delivered(committed, Noted(epochs))}
-
-
-@pytest.fixture(autouse=True)
-def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brokers whose clocks do not differ: what is read back is then easy to reckon."""
-    monkeypatch.setattr(course, "CLOCK_SLACK_MS", 0)
 
 
 def leg(topic: Topic, told: dict[int, Delivered], start: int, end: int, **more: object) -> Leg:
