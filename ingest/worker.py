@@ -91,8 +91,8 @@ OUTBOX_BYTES: Final = 256 << 20
 COUNTERS_BYTES: Final = 32 << 20
 """The same for counter samples; and for those that wait in the client's queue."""
 
-RECORD_BYTES: Final = 40
-"""A flow record on the wire has about this many bytes or more: turns a bound of records into one of bytes."""
+RECORD_BYTES: Final = 80
+"""Turns a bound of records into one of bytes: a flow record on the wire has 48 of NetFlow v5 to more than 200 of sFlow."""
 
 PROTOCOL_LABELS: Final = {0: "sflow", 1: "v1", 5: "v5", 7: "v7", 9: "v9", 10: "ipfix"}
 LABEL_CODES: Final = (*PROTOCOL_LABELS.values(), "unknown")

@@ -71,11 +71,14 @@ def payloads_until(receiver: Receiver, count: int) -> list[bytes]:
     return found
 
 
+COUNTED = b"".join(number.to_bytes(2) for number in range(1 << 15))
+"""65,536 bytes of which no two pairs are the same: what is put together wrongly does not go unnoticed."""
 SIZES = [
     pytest.param([b"x"], id="one byte"),
     pytest.param([b""], id="an empty datagram"),
     pytest.param([b"\x00\x09" * 700], id="1,400 bytes"),
     pytest.param([b"\xa5" * 65_507], id="as long as UDP allows over IPv4"),
+    pytest.param([COUNTED[:size] for size in (2047, 2048, 2049, 5, 2050, 4096, 0, 65_507, 2048)], id="around a slot"),
     pytest.param([b"a", b"", b"\x5a" * 65_507, b"", b"\x00\x05" * 732, b"z"], id="of all sizes"),
     pytest.param([b"%d" % number for number in range(500)], id="five hundred"),
 ]
