@@ -186,6 +186,8 @@ class _Piece:
     def names(self, columns: Mapping[str, npt.NDArray[Any]]) -> Columns:
         """What the exporter calls what the columns have numbers of: by options data, in sFlow by counters."""
         found: Columns = {}
+        if self._layout.rate is None:
+            return found
         interfaces = self._group.protocol.interfaces
         for side in ("in", "out"):
             found |= self._named(columns, f"{side}_if", f"{side}_if_name", interfaces)

@@ -80,7 +80,8 @@ class Gap:
 class Layout:
     """The fields of a template, for conversations of one address family, and of one IP protocol if `proto` says so.
 
-    `rate` names the exporters' column that is the sampling rate of its records, which nobody tells without one.
+    `rate` names the exporters' column that is the sampling rate of its records; without one they tell no rate, and
+    nothing else of themselves either.
     """
 
     def __init__(

@@ -106,8 +106,10 @@ SGT: Final = Layout(
     rate="sampling_rate_template",
 )
 GROUPED: Final = Layout(4, (*IPV4.fields, Field(SRC_SGT, 2, "src_sgt"), Field(DST_SGT, 2, "dst_sgt")))
+"""The first layout with security groups."""
 BARE: Final = Layout(4, IPV4.fields, rate=None)
-"""The first layout with security groups, and of exporters that tell nothing of themselves."""
+BARE_GROUPED: Final = Layout(4, GROUPED.fields, rate=None)
+"""The same two of exporters that tell nothing of themselves."""
 
 
 @contextmanager
@@ -173,14 +175,14 @@ def _announcement(*, uniform: bool) -> Shape:
     return composer.shape()
 
 
-def _bare_announcement() -> Shape:
+def _bare_announcement(layout: Layout) -> Shape:
     """The template alone."""
     composer = Composer()
     with _datagram(composer):
         with composer.set(TEMPLATES):
-            composer.template(FLOWS_IPV4, BARE)
+            composer.template(FLOWS_IPV4, layout)
         with composer.set(FLOWS_IPV4):
-            composer.flows(4, BARE)
+            composer.flows(4, layout)
     return composer.shape()
 
 
@@ -323,13 +325,22 @@ def grouped(_: bool) -> Protocol:
 
 def bare(_: bool) -> Protocol:
     """What benchmarks compare it with: no options data, so that no record has a rate or a name."""
+    return _bare(BARE, 24)
+
+
+def bare_grouped(_: bool) -> Protocol:
+    """The same of records that have security groups."""
+    return _bare(BARE_GROUPED, 23)
+
+
+def _bare(layout: Layout, records: int) -> Protocol:
     return Protocol(
         type=TYPE,
         counting=Counting.DATAGRAMS,
         whole_seconds=True,
-        announcement=_bare_announcement(),
+        announcement=_bare_announcement(layout),
         tables=(),
-        full=_flows((FLOWS_IPV4, BARE, 24)),
+        full=_flows((FLOWS_IPV4, layout, records)),
         others=(),
         interfaces={},
     )

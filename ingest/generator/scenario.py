@@ -20,6 +20,7 @@ PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "mix": ("v5", "v9", "ipfix", "sflow"),
     "v9-bare": ("v9-bare",),
     "v9-grouped": ("v9-grouped",),
+    "v9-bare-grouped": ("v9-bare-grouped",),
 }
 
 
@@ -30,8 +31,8 @@ class Scenario:
     protocol: str = "mix"
     """`v5`, `v9`, `ipfix`, `sflow`, or `mix`: every exporter then speaks one of them, in turn.
 
-    For benchmarks there are two more, always of the largest datagrams: `v9-bare`, NetFlow v9 of which no options data
-    tell, and `v9-grouped`, whose records all have security groups.
+    For benchmarks there are more, always of the largest datagrams: `v9-grouped`, NetFlow v9 whose records all have
+    security groups, and `v9-bare` and `v9-bare-grouped`, of exporters that send no options data.
     """
     exporters: int = 1000
     seed: int = 1

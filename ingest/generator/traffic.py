@@ -40,6 +40,7 @@ MAKERS: Final[Mapping[str, Callable[[bool], Protocol]]] = {
     "sflow": sflow5.protocol,
     "v9-bare": netflow9.bare,
     "v9-grouped": netflow9.grouped,
+    "v9-bare-grouped": netflow9.bare_grouped,
 }
 
 

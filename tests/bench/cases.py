@@ -75,15 +75,16 @@ CASES: Final = (
     ),
     Case(
         "v9-enriched",
-        "as v9, of exporters that tell nothing of themselves; with options data, which is v9's rates and interface names;"
-        " and with security groups in every record and their names besides",
+        "as v9, of exporters that tell nothing of themselves, with tags of security groups or without; with options data,"
+        " which tell rates and the names of interfaces; and with these, tags, and the names of groups",
         Scenario("v9-bare", EXPORTERS, refresh=SELDOM, uniform=True),
         FULL,
         None,
         rounds=5,
         beside={
+            "tags": Scenario("v9-bare-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
             "options": Scenario("v9", EXPORTERS, refresh=SELDOM, uniform=True),
-            "options, groups": Scenario("v9-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
+            "options, tags, their names": Scenario("v9-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
         },
     ),
     Case(
@@ -112,7 +113,7 @@ CASES: Final = (
         "sflow",
         "sFlow v5, 7 samples a datagram, each of 128 bytes of a packet and an extended switch record",
         Scenario("sflow", EXPORTERS, uniform=True),
-        Load(75_000, 15_000),
+        FULL,
         PEER,
         peer_scheme="sflow",
     ),

@@ -17,7 +17,7 @@ from ingest.pipeline import Pipeline
 from ingest.samples import GatheredSamples
 from tests.ingest.plain_sflow import COUNTERS_AT, TEXTS, counter_row, read_sflow
 
-PROTOCOLS: Final = ("v5", "v9", "ipfix", "sflow", "mix", "v9-bare", "v9-grouped")
+PROTOCOLS: Final = ("v5", "v9", "ipfix", "sflow", "mix", "v9-bare", "v9-grouped", "v9-bare-grouped")
 DATAGRAMS: Final = 1500
 RECEIVED_NS: Final = 1_700_000_000_123_456_000
 OF_THE_COLLECTOR: Final = {"record_id", "time_received"}

@@ -25,7 +25,7 @@ from tests.ingest.plain_reader import SCOPE, Read, Reader, Record, address, flow
 from tests.ingest.plain_sflow import COUNTERS, DISCARDED, EXPANDED_COUNTERS, EXPANDED_FLOW, FLOW, Sample
 
 SMALL: Final = Scenario(exporters=32, rate=50, refresh=20)
-PROTOCOLS: Final = ("v5", "v9", "ipfix", "sflow", "mix", "v9-bare", "v9-grouped")
+PROTOCOLS: Final = ("v5", "v9", "ipfix", "sflow", "mix", "v9-bare", "v9-grouped", "v9-bare-grouped")
 TYPES: Final = {0: "SFLOW_5", 5: "NETFLOW_V5", 9: "NETFLOW_V9", 10: "IPFIX"}
 RECEIVED_NS: Final = 1_700_000_000_123_456_000
 
