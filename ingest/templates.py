@@ -104,8 +104,8 @@ class TemplateStore:
         """See :meth:`ingest.decoders.templates.Templates.numbers`."""
         self._turn += 1
         # In use is what is used now and then: of large batches, which come one after the other, some are enough.
-        if (len(keys) < FEW_KEYS or self._turn % LOOK_AT == 0) and len(self._used) < self._bounds.templates:
-            self._used.update(keys)
+        some = len(self._used) < self._bounds.templates and (len(keys) < FEW_KEYS or self._turn % LOOK_AT == 0)
+        self._used.update(keys if some else ())
         return list(map(self._numbers.get, keys, repeat(UNKNOWN)))
 
     def candidates(self, key: bytes) -> tuple[int, ...]:
