@@ -263,6 +263,16 @@ def tunnel_vni(vni: int, *, ingress: bool = False) -> bytes:
     return tagged(1030 if ingress else 1029, words(vni))
 
 
+def vlan_tunnel(*vlans: int, tpid: int = 0x88A8, count: int | None = None) -> bytes:
+    """Record 1012: tags that were taken off, the outermost first."""
+    return tagged(1012, words(len(vlans) if count is None else count, *(tpid << 16 | number for number in vlans)))
+
+
+def timestamp(nanoseconds: int) -> bytes:
+    """Record 1043: when the packet was seen."""
+    return tagged(1043, words(nanoseconds >> 32, nanoseconds & 0xFFFFFFFF))
+
+
 def socket(
     *,
     local: str = SRC,
@@ -286,7 +296,6 @@ OTHER_RECORDS: Final[dict[int, bytes]] = {
     1009: opaque("vc-1") + words(9, 5),
     1010: opaque("fec") + words(24),
     1011: words(24),
-    1012: words(1, 0x81000064),
     1013: words(4, 1, 64, 0) + opaque(bytes(64)),
     1014: opaque("guests") + mac(SRC_MAC) + bytes(2) + words(4, 36, 0, 54_000_000, 40, 60, 120),
     1015: opaque("guests") + mac(SRC_MAC) + bytes(2) + words(4, 1, 120, 0, 36, 0, 54_000_000, 100),
@@ -314,7 +323,6 @@ OTHER_RECORDS: Final[dict[int, bytes]] = {
     1040: words(9000),
     1041: opaque("l2_drops") + opaque("vlan_tag_mismatch"),
     1042: opaque("NETFILTER_DROP"),
-    1043: words(0x17979CFE, 0x362A0000),
     2000: words(1, 2, 3, 0, 0, 40, 0, 50),
     2001: words(1, 2, 3, 0),
     2002: words(1, 2, 3, 0),

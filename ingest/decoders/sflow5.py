@@ -144,6 +144,10 @@ class _Sheet:
         """Count records that could not be read, or not to their end."""
         self._decoded.fault(fault, Unit.SETS, where)
 
+    def out_of_range(self, where: Mask) -> None:
+        """Count values that no column can have."""
+        self._decoded.oddity(Oddity.OUT_OF_RANGE, where)
+
     def has(self, column: str) -> Mask:
         """Which rows have a value."""
         cells = self.cells.get(column)
@@ -398,6 +402,21 @@ def _put_ip(width: int, etype: int) -> Put:
     return put
 
 
+def _put_vlan_tunnel(sheet: _Sheet, batch: _Batch, found: Tagged, _: dict[str, pa.Array]) -> None:
+    """Record 1012: VLAN tags that were taken off before the header was sampled: they stand before those in it."""
+    count = _words(batch.buffer, found.start, 1)[:, 0]
+    fits = count <= (found.length - 4) // 4
+    sheet.fault(Fault.TRUNCATED, ~fits)
+    found, count = found.take(fits), count[fits]
+    vlans = _words(batch.buffer, found.start + 4, 2) & 0xFFF
+    in_the_header = sheet.cells.get("src_vlan")
+    if in_the_header is not None:
+        next_, there = in_the_header.values[found.row], in_the_header.valid[found.row]
+        sheet.put("inner_vlan", found.row, next_, there & (count == 1))
+    sheet.put("inner_vlan", found.row, vlans[:, 1], count > 1)
+    sheet.put("src_vlan", found.row, vlans[:, 0], count > 0)
+
+
 def _put_switch(sheet: _Sheet, batch: _Batch, found: Tagged, _: dict[str, pa.Array]) -> None:
     """Record 1001: VLAN and priority of both sides; all ones where the agent does not know."""
     words = _words(batch.buffer, found.start, 4)
@@ -516,6 +535,15 @@ def _put_vni(sheet: _Sheet, batch: _Batch, found: Tagged, _: dict[str, pa.Array]
     sheet.put("vni", found.row, _words(batch.buffer, found.start, 1)[:, 0])
 
 
+def _put_timestamp(sheet: _Sheet, batch: _Batch, found: Tagged, _: dict[str, pa.Array]) -> None:
+    """Record 1043: when the packet was seen, in nanoseconds since 1970."""
+    words = _words(batch.buffer, found.start, 2)
+    fits = words[:, 0] < 1 << 31
+    sheet.out_of_range(~fits)
+    for column in ("time_flow_start", "time_flow_end"):
+        sheet.put(column, found.row, np.where(fits, words[:, 0], 0) << 32 | words[:, 1], fits)
+
+
 def _put_socket(width: int, etype: int) -> Put:
     """Records 2100 to 2103: protocol, addresses and ports of a socket; local is taken for the source.
 
@@ -541,6 +569,7 @@ RECORDS: Final[dict[int, tuple[int, Put]]] = {
     2: (24, _put_ethernet),
     3: (32, _put_ip(4, frame.ETYPE_IPV4)),
     4: (56, _put_ip(16, frame.ETYPE_IPV6)),
+    1012: (4, _put_vlan_tunnel),
     1001: (16, _put_switch),
     1002: (4, _put_router),
     1003: (4, _put_gateway),
@@ -550,6 +579,7 @@ RECORDS: Final[dict[int, tuple[int, Put]]] = {
     1020: (8, _put_nat_ports),
     1029: (4, _put_vni),
     1030: (4, _put_vni),
+    1043: (8, _put_timestamp),
     2100: (20, _put_socket(4, frame.ETYPE_IPV4)),
     2101: (44, _put_socket(16, frame.ETYPE_IPV6)),
     2102: (20, _put_socket(4, frame.ETYPE_IPV4)),

@@ -29,12 +29,15 @@ WITH_DROPS: Final = (SampleKind.FLOW, SampleKind.DISCARDED)
 
 
 KNOWN_FLOW_RECORDS: Final = frozenset(
-    {1, 2, 3, 4, 1001, 1002, 1003, 1004, 1006, 1007, 1020, 1029, 1030, 2100, 2101, 2102, 2103}
+    {1, 2, 3, 4, 1001, 1002, 1003, 1004, 1006, 1007, 1012, 1020, 1029, 1030, 1043, 2100, 2101, 2102, 2103}
 )
 """Flow records that fill columns, by enterprise << 12 | format; others are skipped by length and counted by kind."""
 
 COUNTED_FLOW_RECORDS: Final = frozenset(
-    {1005, *range(1008, 1020), *range(1021, 1029), *range(1031, 1044), *range(2000, 2004), *range(2200, 2211)}
+    {
+        *(1005, *range(1008, 1012), *range(1013, 1020), *range(1021, 1029), *range(1031, 1043)),
+        *(*range(2000, 2004), *range(2200, 2211)),
+    }
 )
 """Flow records that are known by number and fill no column: counted each by its own number."""
 

@@ -323,6 +323,18 @@ def stack(sample: Sample) -> Value:
     return [int(each.show) >> 12 for each in words] or None
 
 
+def tag(at: int) -> Rule:
+    """A VLAN by its place in the stack: record 1012 tells of tags that were taken off, the packet of those it has."""
+
+    def rule(sample: Sample) -> Value:
+        taken = sample.records.get(1012, NONE).all("sflow_5.extended_vlan_tunnel.tpid_tci_pair")
+        vlans = [int(each.show, 0) & 0xFFF for each in taken]
+        left = [packet(column)(sample) for column in ("src_vlan", "inner_vlan")]
+        return next(iter([*vlans, *left][at:]), None)
+
+    return rule
+
+
 def etype(sample: Sample) -> Value:
     """The EtherType of the packet, else that of the record it is told by."""
     told = packet("etype")(sample)
@@ -355,7 +367,8 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
         "src_port": first(*(of(kind, "sflow_245.ip.source_port") for kind in (3, 4)), packet("src_port")),
         "dst_port": first(*(of(kind, "sflow.ip.destination_port") for kind in (3, 4)), packet("dst_port")),
         "ip_tos": first(of(4, "sflow_245.ipv6_priority"), packet("ip_tos")),
-        "src_vlan": first(known(of(1001, "sflow_245.vlan.in"), 0xFFFF), packet("src_vlan")),
+        "src_vlan": first(known(of(1001, "sflow_245.vlan.in"), 0xFFFF), tag(0)),
+        "inner_vlan": tag(1),
         "dst_vlan": known(of(1001, "sflow_245.vlan.out"), 0xFFFF),
         "next_hop": first(
             *(shown(kind, "sflow_245.nexthop", "sflow_245.nexthop.v6") for kind in (1006, 1002)),
@@ -382,7 +395,6 @@ COLUMNS: Final[Mapping[str, Rule]] = MappingProxyType(
                 "fragment_id",
                 "fragment_offset",
                 "ipv6_flow_label",
-                "inner_vlan",
                 "src_sgt",
                 "vni",
             )
@@ -411,6 +423,7 @@ ALSO_THEIRS: Final[Mapping[str, str]] = MappingProxyType(
         r"_ws\..*": "what tshark thinks of a value",
         r"data(\..*)?|pweth\.cw": "what a packet carries",
         r"sflow(_245|_5)?\.(enterprise|sampletype|sample_length|flow_data_length|flow_record_format|header|version)": "framing",
+        r"sflow_5\.extended_vlan_tunnel\.number_of_layers": "count of a list",
         r"sflow\.flow_sample\.flow_record|sflow\.enterprise\.(length|data)": "framing",
         r"sflow_245\.(numsamples|agenttype|sysuptime)": "of the datagram; no column",
         r"sflow\.flow_sample\.(sequence_number|source_id_.*|index|sample_pool|dropped_packets)": "of the sample; no column",

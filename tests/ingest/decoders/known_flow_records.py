@@ -24,8 +24,10 @@ from tests.sflow_builders import (
     router,
     socket,
     switch,
+    timestamp,
     tunnel_vni,
     user,
+    vlan_tunnel,
 )
 
 Row = Mapping[str, Any]
@@ -141,6 +143,10 @@ RECORDS: Final = (
     ),
     Known(nat("2001:db8::7", None), {"nat_src_addr": mapped("2001:db8::7")}, name="1007 NAT, IPv6, of one side"),
     Known(nat(None, "203.0.113.8"), {"nat_dst_addr": mapped("203.0.113.8")}, name="1007 NAT, of the other side"),
+    Known(vlan_tunnel(100), {"src_vlan": 100}, name="1012 VLAN tunnel"),
+    Known(vlan_tunnel(100, 20, 7), {"src_vlan": 100, "inner_vlan": 20}, name="1012 VLAN tunnel, several tags"),
+    Known(vlan_tunnel(), {}, name="1012 VLAN tunnel, no tag"),
+    Known(timestamp(1_700_000_000_987_654_321), {}, name="1043 timestamp"),
     Known(nat_ports(1024, 65535), {"nat_src_port": 1024, "nat_dst_port": 65535}, name="1020 NAT ports"),
     Known(nat_ports(0, UNKNOWN), {"nat_src_port": 0}, name="1020 NAT ports, one not known"),
     Known(tunnel_vni(0xFFFFFF), {"vni": 0xFFFFFF}, name="1029 VNI where it goes out"),

@@ -383,7 +383,7 @@ def test_a_record_may_be_longer_than_is_known() -> None:
         tag, body = known.record[:4], known.record[8:]
         longer = tag + words(len(body) + 8) + body + b"\xa5" * 8
         of_another = {} if int.from_bytes(tag) == 1001 else known.expected
-        assert said(longer, switch(1, 2)) == {"src_vlan": 1, "dst_vlan": 2, **of_another}
+        assert said(longer, switch(1, 2)) == {**of_another, "src_vlan": 1, "dst_vlan": 2}
 
 
 # --- records beside one another
@@ -407,6 +407,26 @@ BOTH = [
         ),
         {"bytes": 900, "src_addr": mapped(SRC), "etype": 0x0800},
         id="the frame's length before those of records 2 and 3",
+    ),
+    pytest.param(
+        (sampled_header(ethernet(vlan(10, ipv4_packet(tcp())))), make.vlan_tunnel(100)),
+        {"src_vlan": 100, "inner_vlan": 10},
+        id="a tag that was taken off before the frame's",
+    ),
+    pytest.param(
+        (sampled_header(ethernet(vlan(10, vlan(11, ipv4_packet(tcp()))))), make.vlan_tunnel(100, 20)),
+        {"src_vlan": 100, "inner_vlan": 20},
+        id="tags that were taken off before the frame's",
+    ),
+    pytest.param(
+        (sampled_header(ethernet(ipv4_packet(tcp()))), make.vlan_tunnel(100)),
+        {"src_vlan": 100, "inner_vlan": None},
+        id="a tag that was taken off of a frame that had no other",
+    ),
+    pytest.param(
+        (sampled_header(ethernet(vlan(10, ipv4_packet(tcp())))), make.vlan_tunnel(100), switch(30, 40)),
+        {"src_vlan": 30, "dst_vlan": 40, "inner_vlan": 10},
+        id="a switch's VLAN before a tag that was taken off",
     ),
     pytest.param(
         (ethernet_record(length=64), ip_record(length=50)), {"bytes": 64}, id="record 2's length before record 3's"
@@ -488,6 +508,22 @@ def test_many_headers_of_one_sample_cost_one() -> None:
     headers = [sampled_header(b"")] * 2000 + [sampled_header(ethernet(ipv4_packet(tcp())))]
     row = said(*headers)
     assert row["dst_port"] == 443
+
+
+@pytest.mark.parametrize("when", [0, 1, 1_700_000_000_987_654_321, (1 << 63) - 1])
+def test_a_packet_that_says_when_it_was_seen_is_a_flow_of_then(when: int) -> None:
+    """Record 1043 is nearer to the packet than the time of reception; a sample without it has that, beside it too."""
+    for samples in ((flow_sample(make.timestamp(when)),), (flow_sample(make.timestamp(when)), flow_sample())):
+        found = rows(fed(*samples))
+        times = [(row["time_flow_start"], row["time_flow_end"]) for row in found]
+        assert times == [(when, when), (RECEIVED_NS, RECEIVED_NS)][: len(samples)]
+
+
+def test_a_time_out_of_all_range_is_counted() -> None:
+    """What no clock can tell is not believed."""
+    decoded = fed(flow_sample(make.timestamp(1 << 63)))
+    assert one(decoded)["time_flow_start"] == RECEIVED_NS
+    assert dict(decoded.oddities) == {Oddity.OUT_OF_RANGE: 1}
 
 
 # --- what is skipped
@@ -892,6 +928,13 @@ ENDLESS = [
         {TRUNCATED: 1},
         {},
         id="communities",
+    ),
+    pytest.param(
+        datagram(flow_sample(make.vlan_tunnel(5, count=MOST), switch(1, 2)), agent=AGENT),
+        1,
+        {TRUNCATED: 1},
+        {},
+        id="tags that were taken off",
     ),
     pytest.param(
         datagram(flow_sample(tagged(1004, words(106, MOST) + b"alice!!!"), switch(1, 2)), agent=AGENT),
