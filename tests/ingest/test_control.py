@@ -80,7 +80,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def readable(channel: Channel, seconds: float) -> bool:
     """Whether an event loop that waits for it is woken by then."""
-    return bool(select.select([channel.descriptor], [], [], seconds)[0])
+    poll = select.poll()
+    poll.register(channel.descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def an_observation() -> Observed:
