@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ingest.decoders.enrich import domain_keys, exporter_keys
 from ingest.decoders.headers import Heard
+from ingest.numbering import Numbering
 from ingest.sequences import MOST_OBSERVATIONS, UNTOLD, Observations, Sequences
 
 KEY_BYTES: Final = 22
@@ -71,8 +73,9 @@ class Exporters:
     """
 
     def __init__(self, limit: int = 65_536, most_observations: int = MOST_OBSERVATIONS) -> None:
-        self._limit = limit
         self._rows: dict[bytes, int] = {}
+        self._numbering = Numbering(limit)
+        self._seed = secrets.randbits(64)
         self._table = _Table()
         self._sequences = Sequences(most_observations)
         self.unlisted = 0
@@ -161,21 +164,14 @@ class Exporters:
 
     def _find(self, heard: Heard) -> npt.NDArray[np.int64]:
         """The row of each datagram's exporter, made where it is new and there is room; -1 elsewhere."""
-        count = len(heard.domain)
-        packed = np.empty((count, KEY_BYTES), np.uint8)
-        packed[:, :16] = heard.source
-        packed[:, 16:18] = (heard.version >> 8, heard.version & 0xFF)
-        packed[:, 18:22] = heard.domain.astype(">u4")[:, None].view(np.uint8)
-        flat = packed.tobytes()
-        keys = [flat[at : at + KEY_BYTES] for at in range(0, len(flat), KEY_BYTES)]
-        rows = np.fromiter(map(self._rows.get, keys, repeat(-1)), np.int64, count)
-        for index in np.flatnonzero(rows < 0).tolist():
-            key = keys[index]
-            if key not in self._rows and len(self._rows) < self._limit:
-                self._rows[key] = len(self._rows)
-            rows[index] = self._rows.get(key, -1)
-        self._table.grow(len(self._rows))
-        self._sequences.grow(len(self._rows))
+        exporters = exporter_keys(heard.source, self._seed)
+        rows, new = self._numbering.number(domain_keys(exporters, heard.version, heard.domain))
+        if len(new):
+            version = heard.version.to_bytes(2)
+            for source, domain in zip(heard.source[new], heard.domain[new].tolist(), strict=True):
+                self._rows[source.tobytes() + version + domain.to_bytes(4)] = len(self._rows)
+            self._table.grow(len(self._rows))
+            self._sequences.grow(len(self._rows))
         return rows
 
 

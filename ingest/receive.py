@@ -221,7 +221,7 @@ class Receiver:
         sockets: Sequence[socket.socket],
         *,
         wake: int | None = None,
-        slots: int = 2048,
+        slots: int = 4096,
         max_bytes: int = 2_000_000,
         datagram_bytes: int = MAX_DATAGRAM_BYTES,
         clock_ns: Callable[[], int] = time.time_ns,
