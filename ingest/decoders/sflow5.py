@@ -274,9 +274,10 @@ def _decode_samples(batch: _Batch, samples: Tagged, form: SampleForm, decoded: D
     decoded.oddity(Oddity.COUNT_MISMATCH, short)
     lists = _put_records(sheet, batch, records, decoded)
     every = np.arange(sheet.count)
-    udp_source = batch.udp_source.take(kept.row, axis=0)
     origin = Origin.spread(batch.headers, kept.row, kept.start - batch.begin[kept.row])
-    sheet.put("source_address", every, udp_source, _differ(udp_source, origin.source))
+    differs = _differ(batch.udp_source, batch.headers.source)
+    if np.count_nonzero(differs):
+        sheet.put("source_address", every, batch.udp_source.take(kept.row, axis=0), differs.take(kept.row))
     sheet.put("packets", every, np.ones(sheet.count, np.uint64))
     sheet.put("flows", every, np.ones(sheet.count, np.uint64))
     for column in ("time_flow_start", "time_flow_end"):

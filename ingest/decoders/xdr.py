@@ -16,6 +16,10 @@ FEW: Final = 16
 """With fewer lists than this left, walking each of them costs less than a step over all."""
 
 
+_Found = tuple[Index, Index, Index, npt.NDArray[np.uint32]]
+"""What one step found: of which lists, and the bodies' begins, lengths and tags."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tagged:
     """Structures found in lists: arrays of length m, in the order of the lists and then of their place."""
@@ -58,7 +62,7 @@ def find_tagged(
     Returns them, and for each list whether a structure reached beyond its end, and whether the list ended before it
     had as many as it counts. Either costs what follows in that list, and nothing else.
     """
-    found: list[tuple[Index, Index, Index, npt.NDArray[np.uint32]]] = []
+    found: list[_Found] = []
     beyond = np.zeros(len(begin), np.bool_)
     at, left = begin.astype(np.int64), count.astype(np.int64)
     active = np.flatnonzero((left > 0) & (at + HEADER_BYTES <= end))
@@ -78,6 +82,8 @@ def find_tagged(
         if np.count_nonzero(more) < len(more):
             left[active[~more]] = wanted[~more]
             active, here, ends, wanted = active[more], here[more], ends[more], wanted[more]
+    # A step finds no list that the one before it did not. Mostly all lists are as long as each other.
+    side_by_side = bool(found) and len(active) == 0 and len(found[0][0]) == len(found[-1][0])
     at[active], left[active] = here, wanted
     for row in active.tolist():
         one, beyond[row], left[row] = _walk(buffer, row, int(at[row]), int(end[row]), int(left[row]))
@@ -85,14 +91,19 @@ def find_tagged(
     if not found:
         none = np.zeros(0, np.int64)
         return Tagged(none, none, none, none.astype(np.uint32)), beyond, left > 0
-    of, start, length, tag = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((start, of))
-    return Tagged(of[order], start[order], length[order], tag[order]), beyond, (left > 0) & ~beyond
+    return _in_order(found, side_by_side=side_by_side), beyond, (left > 0) & ~beyond
 
 
-def _walk(
-    buffer: npt.NDArray[np.uint8], row: int, at: int, end: int, count: int
-) -> tuple[tuple[Index, Index, Index, npt.NDArray[np.uint32]], bool, int]:
+def _in_order(found: list[_Found], *, side_by_side: bool) -> Tagged:
+    """What was found, in the order of the lists and then of the steps; side by side where each step found all lists."""
+    of, start, length, tag = zip(*found, strict=True)
+    if side_by_side:
+        return Tagged(np.repeat(of[0], len(of)), *(np.stack(parts, axis=1).ravel() for parts in (start, length, tag)))
+    made = Tagged(*(np.concatenate(parts) for parts in (of, start, length, tag)))
+    return made.take(np.lexsort((made.start, made.row)))
+
+
+def _walk(buffer: npt.NDArray[np.uint8], row: int, at: int, end: int, count: int) -> tuple[_Found, bool, int]:
     """The same for one list, structure by structure."""
     octets = buffer[at:end].tobytes()
     starts: list[int] = []

@@ -85,8 +85,8 @@ def rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
         pytest.param(0, 10**12, False, id="nothing is never due"),
         pytest.param(1, 999, False, id="one record, younger than its age"),
         pytest.param(1, 1000, True, id="one record, at its age"),
-        pytest.param(2 * 10 * MESSAGES_AT_ONCE - 1, 0, False, id="a record less than several full messages each"),
-        pytest.param(2 * 10 * MESSAGES_AT_ONCE, 0, True, id="several full messages a partition"),
+        pytest.param(round(2 * 10 * MESSAGES_AT_ONCE) - 1, 0, False, id="a record less than so many"),
+        pytest.param(round(2 * 10 * MESSAGES_AT_ONCE), 0, True, id="enough for well-filled messages of each partition"),
     ],
 )
 def test_records_are_sent_at_an_age_or_when_there_are_enough(number: int, age_ns: int, due: bool) -> None:
