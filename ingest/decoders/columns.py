@@ -117,7 +117,7 @@ def compacted(indices: npt.NDArray[np.int64], valid: Mask | None, dictionary: pa
     return numbered(indices if valid is None else np.where(valid, indices, -1), dictionary)
 
 
-def numbered(numbers: npt.NDArray[np.int64], dictionary: pa.StringArray) -> pa.DictionaryArray:
+def numbered(numbers: npt.NDArray[np.signedinteger], dictionary: pa.StringArray) -> pa.DictionaryArray:
     """A dictionary column of the texts with these numbers, null where one is -1; its dictionary has only those."""
     size = len(dictionary)
     if size > SPARSE * len(numbers):
@@ -126,12 +126,13 @@ def numbered(numbers: npt.NDArray[np.int64], dictionary: pa.StringArray) -> pa.D
         nulls = int(len(used) > 0 and used[0] < 0)
         used, rows = used[nulls:], np.maximum(place - nulls, 0).astype(np.int32)
     else:
-        counts = np.bincount(numbers + 1, minlength=size + 1)
+        # Place 0 is that of -1: its 0 stands where the column is null.
+        at = np.add(numbers, 1, dtype=np.int64)
+        counts = np.bincount(at, minlength=size + 1)
         nulls, used = int(counts[0]), np.flatnonzero(counts[1:])
         places = np.zeros(size + 1, np.int32)
-        places[used] = np.arange(len(used), dtype=np.int32)
-        # -1 is the last place, whose 0 stands where the column is null.
-        rows = places.take(numbers, mode="wrap")
+        places[used + 1] = np.arange(len(used), dtype=np.int32)
+        rows = places.take(at)
     whole = primitive(rows, pa.int32(), numbers >= 0 if nulls else None)
     if len(used) < size:
         dictionary = dictionary.take(pa.array(used))

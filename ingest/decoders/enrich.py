@@ -18,6 +18,7 @@ from ingest.decoders.matrix import Matrix
 
 Columns = dict[str, pa.Array]
 Index = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.signedinteger]
 
 NAMES_BYTES: Final = 128 << 20
 """What all names together may have, in UTF-8."""
@@ -131,7 +132,7 @@ class Enrichment:
         self._facts = {kind: Lookup(limit) for kind in Kind}
         # Names by small numbers once more: of those nearly all records have, a search costs more than all else.
         self._matrices = {kind: Matrix() for kinds, _ in NAMED for kind in kinds if kind not in OF_ALL}
-        self._groups = np.full(TAGS, MISSING, np.int64)
+        self._groups = np.full(TAGS, MISSING, np.int32)
         self._exporters = Lookup(limit)
         self._names: list[str] = []
         self._room_bytes = names_bytes
@@ -175,7 +176,7 @@ class Enrichment:
     def name_groups(self, names: Mapping[int, str]) -> None:
         """Set the names of security groups that are for all exporters alike."""
         self._facts[Kind.CONFIGURED_SGT_NAME] = Lookup(self._limit)
-        self._groups = np.full(TAGS, MISSING, np.int64)
+        self._groups = np.full(TAGS, MISSING, np.int32)
         for tag, name in names.items():
             key = int(mix(np.full(1, self.seed, np.uint64), tag)[0])
             if self.put(Kind.CONFIGURED_SGT_NAME, key, name, 0, tag):
@@ -191,11 +192,10 @@ class Enrichment:
 
     def names(self, kind: Kind, keys: Keys) -> pa.DictionaryArray | None:
         """The names for these keys, null where there is none; None when there is none at all."""
-        return self._named(self._facts[kind].get(keys))
+        named = self._named(self._facts[kind].get(keys))
+        return named if named.null_count < len(named) else None
 
-    def _named(self, numbers: npt.NDArray[np.int64]) -> pa.DictionaryArray | None:
-        if not (numbers != MISSING).any():
-            return None
+    def _named(self, numbers: Numbers) -> pa.DictionaryArray:
         if len(self._dictionary) < len(self._names):
             more = pa.array(self._names[len(self._dictionary) :], pa.utf8())
             self._dictionary = pa.concat_arrays([self._dictionary, more])
@@ -221,9 +221,9 @@ class Enrichment:
             numbers = self.numbers(Kind.APPLICATION_NAME, mix(whose.keys, texts.take(rows)))
             _add(made, "application_name", self._named(_without_nulls(numbers, ids)))
 
-    def _asked(self, kinds: Sequence[Kind], whose: _Whose, ids: npt.NDArray[np.integer]) -> Index:
+    def _asked(self, kinds: Sequence[Kind], whose: _Whose, ids: npt.NDArray[np.integer]) -> Numbers:
         """The numbers of the names of ids, [n], by the best of these facts that says one."""
-        numbers: Index | None = None
+        numbers: Numbers | None = None
         for kind in kinds:
             if numbers is None:
                 numbers = self._numbers_of(kind, whose, ids)
@@ -234,11 +234,11 @@ class Enrichment:
         assert numbers is not None
         return numbers
 
-    def _numbers_of(self, kind: Kind, whose: _Whose, ids: npt.NDArray[np.integer]) -> Index:
+    def _numbers_of(self, kind: Kind, whose: _Whose, ids: npt.NDArray[np.integer]) -> Numbers:
         if kind is Kind.CONFIGURED_SGT_NAME:
             return self._groups.take(ids)
         matrix = self._matrices[kind]
-        numbers = matrix.get(whose.numbers, ids)
+        numbers = matrix.get(whose.places(matrix), ids)
         if not matrix.whole:
             open_ = np.flatnonzero(numbers == MISSING)
             numbers[open_] = self.numbers(kind, mix(whose.keys.take(open_), ids.take(open_)))
@@ -294,7 +294,7 @@ class _Whose:
         self._of = of
         self._lookup = numbers
         self._keys: Keys | None = None
-        self._numbers: Index | None = None
+        self._places: dict[Matrix, Index] = {}
 
     @property
     def keys(self) -> Keys:
@@ -303,12 +303,13 @@ class _Whose:
             self._keys = self._exporters.take(self._of)
         return self._keys
 
-    @property
-    def numbers(self) -> Index:
-        """Their numbers, 0 of those that told no name, [n]."""
-        if self._numbers is None:
-            self._numbers = np.maximum(self._lookup.get(self._exporters), 0).take(self._of)
-        return self._numbers
+    def places(self, matrix: Matrix) -> Index:
+        """Their places in a matrix, [n]: in both directions of a flow the same."""
+        places = self._places.get(matrix)
+        if places is None:
+            # Whoever told no name is in row 0, as nobody is.
+            places = self._places[matrix] = matrix.places(np.maximum(self._lookup.get(self._exporters), 0), self._of)
+        return places
 
 
 def _rates(rate: npt.NDArray[np.uint32], own: pa.Array | None) -> pa.Array | None:
@@ -324,15 +325,15 @@ def _open(made: Columns, name: str) -> bool:
     return name not in made or made[name].null_count > 0
 
 
-def _without_nulls(numbers: Index, ids: pa.Array) -> Index:
+def _without_nulls(numbers: Numbers, ids: pa.Array) -> Numbers:
     """The numbers, MISSING where there is no id: what stands there in its place means nothing."""
     if ids.null_count:
         numbers[ids.is_null().to_numpy(zero_copy_only=False)] = MISSING
     return numbers
 
 
-def _add(made: Columns, name: str, named: pa.DictionaryArray | None) -> None:
+def _add(made: Columns, name: str, named: pa.DictionaryArray) -> None:
     """Add names beside those that are there already."""
-    if named is not None and named.null_count < len(named):
+    if named.null_count < len(named):
         own = made.get(name)
         made[name] = named if own is None else columns.coalesced(own, named)

@@ -35,16 +35,19 @@ class Matrix:
             return
         self._cells[exporter, id_] = value
 
-    def get(self, exporters: Index, ids: npt.NDArray[np.integer]) -> Index:
-        """The number of each row, [n], MISSING where there is none; ids are not negative."""
+    def places(self, exporters: Index, of: Index) -> Index:
+        """Where the ids of each row begin, [n]: row i is of ``exporters[of[i]]``. They hold until the next number."""
         rows, width = self._cells.shape
-        if int(exporters.max(initial=0)) >= rows:
-            # It has a number since it told something else.
-            exporters = np.where(exporters < rows, exporters, 0)
-        places = exporters * width + ids.astype(np.int64)
+        # One beyond the rows has a number since it told something else.
+        return (np.where(exporters < rows, exporters, 0) * width).take(of)
+
+    def get(self, places: Index, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """The number of each row, [n], MISSING where there is none; ids are not negative."""
+        width = self._cells.shape[1]
+        at = places + ids
         if int(ids.max(initial=0)) >= width:
-            places = np.where(ids < width, places, 0)
-        return self._cells.reshape(-1).take(places).astype(np.int64)
+            at = np.where(ids < width, at, 0)
+        return self._cells.reshape(-1).take(at)
 
     def _reaches(self, exporter: int, id_: int) -> bool:
         """Whether there is a cell, made now if there can be one."""
