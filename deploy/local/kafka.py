@@ -93,7 +93,8 @@ class Broker(Protocol):
 class LocalKafka:
     """A broker from Apache Kafka's jars: its data, settings, process id and log live in one directory.
 
-    `port` 0 takes a free one, and keeps it. `settings` are broker properties, and have the last word.
+    `port` 0 takes a free one, and keeps it. `settings` are broker properties, and have the last word. `variables` are
+    of its environment, besides ours.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class LocalKafka:
         port: int = 0,
         *,
         settings: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         jars: Path = HOME,
         say: Say = print,
     ) -> None:
         self.directory = directory.resolve()
         self.port = port
         self._settings = dict(settings or {})
+        self._variables = dict(variables or {})
         self._jars = jars
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
@@ -246,6 +249,7 @@ class LocalKafka:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
+                env=os.environ | self._variables,
                 start_new_session=True,
             )
         self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")

@@ -38,6 +38,8 @@ def main() -> int:
     done, faults, totals = 0, Counter[str](), Counter[str]()
     try:
         with Arena(directory, arguments.protocol) as arena:
+            for fault, why in arena.left_out.items():
+                print(f"left out, for {why}: {fault}", flush=True)
             judge = Judge(RecordsTopic(arena.broker.bootstrap_servers, PREFIX), arena.lake)
             for number in numbers:
                 drawn = blows(arguments.seed, number, LOAD_SECONDS)
@@ -50,6 +52,8 @@ def main() -> int:
                 sent = sum(json.loads(traffic.output)["records"].values())
                 lost = sent - (verdict.logged - verdict.repeated)
                 print(f"  {sent} sent, {lost} lost before Kafka had them; {verdict}", flush=True)
+                if arguments.keep is not None and (not verdict.right or number == numbers[-1]):
+                    arena.keep_lake()
                 if not verdict.right:
                     print(f"again: python -m tests.chaos --seed {arguments.seed} --only {number}", file=sys.stderr)
                     return 1

@@ -1,10 +1,15 @@
-"""What runs: a broker, ingest, two forwarders of one lake, and traffic of known content."""
+"""What runs: a broker, ingest, two forwarders of one lake, and traffic of known content.
+
+The lake and the spool are on a disk of their own, and the broker and the others each have a clock of their own, where
+this machine lets us.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +18,8 @@ from typing import Any, Self
 
 from deploy.local.kafka import LocalKafka, free_port
 from shared.config import KafkaConfig
+from tests.chaos.clocks import Clock, built
+from tests.chaos.disk import Disk
 from tests.chaos.schedule import Blow, Fault
 from tests.integration.programs import Ingest, Program, Programs, Stage
 
@@ -21,6 +28,10 @@ PARTITIONS = 4
 FORWARDERS = 2
 CUTS = ((700, 4000), (300, 4000), (700, 900), (1500, 20000))
 """Intervals in milliseconds and records of the batches that forwarders may be started with."""
+BROKER_STEPS = (-40.0, 40.0, -5.0, 5.0)
+"""By how many seconds the broker's clock may be off, which is within what the forwarder bears of it."""
+STEPS = (-30.0, 30.0, -5.0, 5.0)
+"""Small: librdkafka waits by the time of day, and a step back holds what it has just begun to wait for as long."""
 SETTLE_SECONDS = 240.0
 """How long everything may take to arrive after the last fault; far more than it takes."""
 
@@ -30,10 +41,24 @@ class Arena:
 
     def __init__(self, directory: Path, protocol: str) -> None:
         self.directory = directory
-        self.lake = directory / "lake"
-        self.broker = LocalKafka(directory / "kafka", say=lambda _: None)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.left_out: dict[Fault, str] = {}
+        """Faults that this machine does not let us do, and why."""
+        library = built(directory)
+        self._clocks = (
+            [] if library is None else [Clock(library, directory / f"{name}.clock") for name in ("broker", "programs")]
+        )
+        if library is None:
+            self.left_out |= dict.fromkeys((Fault.STEP_BROKER, Fault.STEP_PROGRAMS), "there is no C compiler")
+        self._disk: Disk | None = None
+        if not Disk.possible():
+            self.left_out[Fault.FULL_DISK] = "only root may mount a disk"
+        self._place = directory / "disk"
+        self.lake = self._place / "lake"
+        broker, programs = (clock.environment for clock in self._clocks) if self._clocks else ({}, {})
+        self.broker = LocalKafka(directory / "kafka", variables=broker, say=lambda _: None)
         self.kafka: KafkaConfig
-        self._programs = Programs(directory / "programs")
+        self._programs = Programs(directory / "programs", programs)
         self._classic = protocol == "classic"
         self._port = 0
         self._cuts = [0] * FORWARDERS
@@ -41,8 +66,11 @@ class Arena:
         self._ingest: Ingest | None = None
 
     def __enter__(self) -> Self:
-        self.broker.start()
+        self._place.mkdir()
+        if Fault.FULL_DISK not in self.left_out:
+            self._disk = Disk(self._place)
         try:
+            self.broker.start()
             self.kafka = KafkaConfig(
                 bootstrap_servers=self.broker.bootstrap_servers, topic_prefix=PREFIX, partitions=PARTITIONS
             )
@@ -61,6 +89,13 @@ class Arena:
         with contextlib.redirect_stdout(None):
             self._programs.__exit__()
         self.broker.kill()
+        if self._disk is not None:
+            self._disk.close()
+
+    def keep_lake(self) -> None:
+        """Copy the lake to where it outlives its disk."""
+        if self._disk is not None:
+            shutil.copytree(self.lake, self.directory / "lake")
 
     # --- traffic
 
@@ -100,17 +135,24 @@ class Arena:
         """The steps of a fault: each yields how long to wait before the next."""
         match blow.fault:
             case Fault.KILL_WORKER:
-                return self._signal_worker(blow, signal.SIGKILL)
+                steps = self._signal_worker(blow, signal.SIGKILL)
             case Fault.STOP_WORKER:
-                return self._signal_worker(blow, signal.SIGSTOP)
+                steps = self._signal_worker(blow, signal.SIGSTOP)
             case Fault.KILL_INGEST | Fault.RESTART_INGEST:
-                return self._end_ingest(blow)
+                steps = self._end_ingest(blow)
             case Fault.KILL_BROKER | Fault.STOP_BROKER:
-                return self._hit_broker(blow)
+                steps = self._hit_broker(blow)
             case Fault.LAKE_AWAY:
-                return self._without_lake(blow)
+                steps = self._without_lake(blow)
+            case Fault.FULL_DISK:
+                steps = self._without_room(blow)
+            case Fault.STEP_BROKER:
+                steps = self._step(blow, 0, BROKER_STEPS[blow.which])
+            case Fault.STEP_PROGRAMS:
+                steps = self._step(blow, 1, STEPS[blow.which])
             case _:
-                return self._hit_forwarder(blow, blow.which % FORWARDERS)
+                steps = self._hit_forwarder(blow, blow.which % FORWARDERS)
+        return steps
 
     def _end_ingest(self, blow: Blow) -> Iterator[float]:
         hit = self.ingest
@@ -174,10 +216,23 @@ class Arena:
         if away.exists() or not self.lake.is_dir():
             return
         self.lake.rename(away)
-        self.lake.write_text("a file where the lake was")
+        # A file where the lake was; empty, since the disk may be full.
+        self.lake.touch()
         yield blow.lasts
         self.lake.unlink()
         away.rename(self.lake)
+
+    def _without_room(self, blow: Blow) -> Iterator[float]:
+        if self._disk is not None:
+            self._disk.fill()
+            yield blow.lasts
+            self._disk.free()
+
+    def _step(self, blow: Blow, at: int, seconds: float) -> Iterator[float]:
+        if self._clocks:
+            self._clocks[at].step(seconds)
+            yield blow.lasts
+            self._clocks[at].step(0.0)
 
     # --- programs
 
@@ -195,7 +250,7 @@ class Arena:
         settings = {
             "ingest": {
                 "listen": [f"udp://127.0.0.1:{self._port}"],
-                "spool": {"directory": str(self.directory / "spool")},
+                "spool": {"directory": str(self._place / "spool")},
                 "receive_buffer_bytes": 4 << 20,
             },
             "kafka": {"partitions": PARTITIONS},

@@ -22,6 +22,9 @@ class Fault(StrEnum):
     KILL_BROKER = "kill the broker"
     STOP_BROKER = "stop the broker"
     LAKE_AWAY = "take the lake away"
+    FULL_DISK = "fill the disk of the lake and the spool"
+    STEP_BROKER = "step the broker's clock"
+    STEP_PROGRAMS = "step the clock of ingest and the forwarders"
 
 
 WEIGHTS = {
@@ -37,6 +40,9 @@ WEIGHTS = {
     Fault.KILL_BROKER: 2,
     Fault.STOP_BROKER: 2,
     Fault.LAKE_AWAY: 2,
+    Fault.FULL_DISK: 2,
+    Fault.STEP_BROKER: 2,
+    Fault.STEP_PROGRAMS: 1,
 }
 LONGEST_SECONDS = {Fault.STOP_FORWARDER: 9.0}
 USUALLY_SECONDS = 4.0

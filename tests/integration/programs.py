@@ -41,9 +41,17 @@ class Program:
     """`python -m <arguments>` in a directory of its own, its output in files there.
 
     No setting of whoever runs the tests reaches it. It leads a process group, so that what it starts ends with it.
+    `variables` are of its environment, besides ours and its settings.
     """
 
-    def __init__(self, name: str, directory: Path, arguments: Iterable[str], settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        arguments: Iterable[str],
+        settings: Settings | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.directory = directory
         self._output = directory / f"{name}.out"
@@ -53,7 +61,7 @@ class Program:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=directory,
-                env=clean | environment(settings or {}),
+                env={**clean, **environment(settings or {}), **(variables or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -118,10 +126,12 @@ class Stage(Program):
     SERVING: ClassVar = {"ingest": ("serving HTTP", "port"), "forwarder": ("started", "http_port")}
     """The event that tells the port of the HTTP side, and its field."""
 
-    def __init__(self, name: str, directory: Path, stage: str, settings: Settings) -> None:
+    def __init__(
+        self, name: str, directory: Path, stage: str, settings: Settings, variables: Mapping[str, str] | None = None
+    ) -> None:
         self._serving = self.SERVING[stage]
         settings = merged({"log": {"format": "json"}, stage: {"http": {"listen": "127.0.0.1:0"}}}, settings)
-        super().__init__(name, directory, [stage, "serve"], settings)
+        super().__init__(name, directory, [stage, "serve"], settings, variables)
         self._client: httpx.Client | None = None
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -194,7 +204,9 @@ ONE_WORKER: Settings = {"ingest": {"workers": 1}}
 class Ingest(Stage):
     """Stage one on free ports, with two workers and short waits unless the settings say otherwise."""
 
-    def __init__(self, name: str, directory: Path, settings: Settings) -> None:
+    def __init__(
+        self, name: str, directory: Path, settings: Settings, variables: Mapping[str, str] | None = None
+    ) -> None:
         ours = {
             "ingest": {
                 "listen": ["udp://[::]:0"],
@@ -205,7 +217,7 @@ class Ingest(Stage):
             },
             "kafka": {"partitions": 4},
         }
-        super().__init__(name, directory, "ingest", merged(ours, settings))
+        super().__init__(name, directory, "ingest", merged(ours, settings), variables)
 
     def port(self, listener: int = 0) -> int:
         """The port of a listener; waits until it is bound."""
@@ -259,10 +271,14 @@ class Ingest(Stage):
 
 
 class Programs:
-    """The programs of a test: all of them end with it, and say their last words where pytest shows them on failure."""
+    """The programs of a test: all of them end with it, and say their last words where pytest shows them on failure.
 
-    def __init__(self, directory: Path) -> None:
+    `variables` are of the environment of all of them.
+    """
+
+    def __init__(self, directory: Path, variables: Mapping[str, str] | None = None) -> None:
         self._directory = directory
+        self._variables = variables
         self._started: list[Program] = []
 
     def __enter__(self) -> Self:
@@ -278,17 +294,17 @@ class Programs:
         """Start stage one; it may not be ready yet."""
         where: Settings = {"kafka": {"bootstrap_servers": kafka, "topic_prefix": topic_prefix}}
         name, directory = self._place("ingest")
-        return self._keep(Ingest(name, directory, merged(where, settings or {})))
+        return self._keep(Ingest(name, directory, merged(where, settings or {}), self._variables))
 
     def forwarder(self, settings: Settings) -> Stage:
         """Start stage two; it may not be ready yet."""
         name, directory = self._place("forwarder")
-        return self._keep(Stage(name, directory, "forwarder", settings))
+        return self._keep(Stage(name, directory, "forwarder", settings, self._variables))
 
     def run(self, *arguments: str, settings: Settings | None = None) -> Program:
         """Start any program of ours."""
         name, directory = self._place(arguments[0])
-        return self._keep(Program(name, directory, arguments, settings))
+        return self._keep(Program(name, directory, arguments, settings, self._variables))
 
     def generate(self, port: int, *arguments: str) -> dict[str, Any]:
         """Send generated traffic to a port of this machine; returns what was sent, as the generator tells it."""

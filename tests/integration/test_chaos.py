@@ -24,6 +24,12 @@ ROUNDS = (
         Blow(Fault.CHANGE_FORWARDER, 1.0, 0.5, 1),
         Blow(Fault.JOIN_FORWARDER, 1.5, 1.0, 0),
     ),
+    (
+        Blow(Fault.FULL_DISK, 0.3, 3.0, 0),
+        Blow(Fault.KILL_BROKER, 0.8, 1.5, 0),
+        Blow(Fault.STEP_BROKER, 2.5, 1.0, 0),
+        Blow(Fault.STEP_PROGRAMS, 2.8, 1.0, 1),
+    ),
     (Blow(Fault.STOP_FORWARDER, 0.3, 8.0, 0), Blow(Fault.RESTART_INGEST, 1.0, 0.5, 0)),
 )
 """A few of each kind; `make chaos` draws its own."""
