@@ -27,6 +27,8 @@ class Fault(StrEnum):
     STEP_PROGRAMS = "step the clock of ingest and the forwarders"
 
 
+LOSING = frozenset({Fault.KILL_WORKER, Fault.KILL_INGEST, Fault.RESTART_INGEST})
+"""What may cost records that nobody counts: those that a process held, and those that came while none was there."""
 WEIGHTS = {
     Fault.KILL_WORKER: 4,
     Fault.STOP_WORKER: 2,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,17 @@ class Verdict:
         wrong = {name: getattr(self, name) for name in ("missing", "doubled", "foreign", "changed")}
         said = ", ".join(f"{count} {name}" for name, count in wrong.items() if count)
         return f"{self.logged} logged, {self.repeated} of them again, {self.delivered} delivered: {said or 'right'}"
+
+
+def unexplained(lost: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """Records that did not reach Kafka, without those of which ingest's books say why; 0 when the kernel dropped any.
+
+    The books are those of one process, of the begin and the end of a round in which none of its workers was killed.
+    """
+    if after["before_reception"] != before["before_reception"]:
+        return 0
+    dropped: int = sum(after["dropped"]["records"].values()) - sum(before["dropped"]["records"].values())
+    return lost - dropped
 
 
 @dataclass(slots=True)

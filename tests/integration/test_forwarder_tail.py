@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def tail(config: KafkaConfig, output: Path, *words: str) -> subprocess.Popen[byt
     }
     with output.open("wb") as out, output.with_suffix(".err").open("wb") as err:
         command = [sys.executable, "-m", "forwarder", "tail", *words]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
+        # Whoever runs the tests in the background ignores SIGINT, and with it what he starts, unless told otherwise.
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err, preexec_fn=heeding)  # noqa: PLW1509
 
 
 def ids(output: Path) -> list[int]:
