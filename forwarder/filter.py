@@ -17,13 +17,15 @@ from shared.text import format_addresses, format_macs
 
 ROWS: Final = "the_rows"
 NUMBER: Final = "the_number_of_the_row"
+INSTANT: Final = pa.timestamp("us", "UTC")
+"""DuckDB compares times of this kind alone with `now()` and with others."""
 _MISSING: Final = re.compile(r'[Rr]eferenced column "([^"]+)" not found')
 
 
 class RecordFilter:
     """Picks the rows of tables for which an expression is true, such as ``src_sgt == 10 and dst_port in (80, 443)``.
 
-    Addresses are compared as the text that the record's JSON has, names as text; a column that a table does not have
+    Addresses are compared as the text that the record's JSON has, names as text, times to the microsecond; a column that a table does not have
     is null. Raises ConfigError for an expression that is none, or that names no column.
     """
 
@@ -55,12 +57,14 @@ class RecordFilter:
         known = self._columns[name].type
         if name not in table.column_names:
             plain = pa.utf8() if known in {ADDRESS, MAC} or pa.types.is_dictionary(known) else known
-            return pa.nulls(table.num_rows, plain)
+            return pa.nulls(table.num_rows, INSTANT if pa.types.is_timestamp(plain) else plain)
         column = table.column(name)
         if known == ADDRESS:
             return format_addresses(column)
         if known == MAC:
             return format_macs(column)
+        if pa.types.is_timestamp(known):
+            return column.cast(INSTANT, safe=False)
         return column.cast(pa.utf8()) if pa.types.is_dictionary(known) else column
 
     def _explained(self, error: duckdb.Error) -> str:

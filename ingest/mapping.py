@@ -57,7 +57,7 @@ class FieldConfig(Section):
     element: Number = Field(description="number of the element, in IPFIX without the enterprise bit")
     enterprise: Enterprise = Field(default=0, description="enterprise number, in IPFIX alone; 0 is IANA's registry")
     column: Column | None = Field(default=None, description="column of the record")
-    extra: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+    extra: Annotated[str, Field(min_length=1, max_length=64), Allowed("a name of 1 to 64 characters")] | None = Field(
         default=None, description="name in the column `extra`, for what has no column"
     )
     written_as: As | None = Field(

@@ -46,6 +46,13 @@ MOST: Final = int(np.iinfo(np.uint32).max)
 V9_INTERFACE: Final = "v9:2"
 V9_TEMPLATE: Final = "v9:5"
 
+DOMAIN: Final = "0:149"
+OF_ALL_RECORDS: Final = frozenset(
+    {"v9:1", "v9:3", "v9:4", DOMAIN, *(f"0:{element}" for element in (130, 131, 138, 141, 142, 143, 144, 211, 403))}
+)
+"""Scopes of which a rate is that of all records of the domain: the system, its parts, and who observes and exports. The
+rate of any other scope, such as a VRF's, is nobody's: records do not tell of which of these they are."""
+
 Row = Mapping[str, object]
 Told = tuple[Kind, int | str, int | str]
 
@@ -77,6 +84,7 @@ class OptionTables:
         """Records of options that were read before: devices repeat them all the time."""
         self._changes: Counter[bytes] = Counter()
         """How often an exporter changed its mind: what it had told before then counts again when it comes again."""
+        self._replaced = 0
         self._named_ns = Lookup(limit)
         """When a group got the name that flow records gave it, in nanoseconds since 1970."""
         self.refused = 0
@@ -98,8 +106,11 @@ class OptionTables:
             fresh = None if keys is None else np.flatnonzero(self._seen.get(keys) == MISSING)
             if fresh is not None and len(fresh) == 0:
                 continue
-            refused = self.refused
+            refused, replaced = self.refused, self._replaced
             changed.extend(self.learn(facts(data, fresh)))
+            if fresh is not None and len(fresh) < len(data.batch) and self._replaced > replaced:
+                # What was read before and comes again behind what took its place counts again.
+                changed.extend(self.learn(facts(data)))
             if keys is not None and fresh is not None and self.refused == refused:
                 self._remember(keys[fresh].tolist())
         return changed
@@ -143,6 +154,7 @@ class OptionTables:
                 self._taken[fact.source, share] += cost
             if known is not None:
                 self._changes[fact.source] += 1
+                self._replaced += 1
             self._known[key] = fact.value
             changed.append(fact)
         return changed
@@ -226,6 +238,9 @@ def facts(data: OptionsData, rows: npt.NDArray[np.int64] | None = None) -> Itera
         values: Row = {name.removeprefix("scope "): value for name, value in row.items() if value is not None}
         scope = {name.removeprefix("scope ") for name, value in row.items() if name.startswith("scope ")}
         source, domain = row["sampler_address"], row["observation_domain_id"]
+        if DOMAIN in scope:
+            # It may be told in the messages of another domain, often 0, which itself stands for none.
+            domain = values.get(DOMAIN) or domain
         told: tuple[Told, ...] = (*_rates(values, scope), *_names(values), *_clocks(values))
         for kind, about, value in told:
             yield Fact(kind, source, version, domain, about, value)
@@ -268,16 +283,17 @@ def _rates(row: Row, scope: set[str]) -> Iterator[Told]:
     rate = sampling_rate(row)
     if rate is None:
         return
-    sampler = _number(row, "0:302", "0:48")
+    samplers = {number for name in ("0:302", "0:48") if (number := _number(row, name)) is not None}
     template = _number(row, "0:145", V9_TEMPLATE)
-    interface = _number(row, *(name for name in ("0:10", V9_INTERFACE) if name in scope))
-    if sampler is not None:
-        yield Kind.SAMPLER_RATE, sampler, rate
+    interface = _number(row, *(name for name in ("0:10", "0:14", V9_INTERFACE) if name in scope))
+    if samplers:
+        # Records name either of them.
+        yield from ((Kind.SAMPLER_RATE, sampler, rate) for sampler in samplers)
     elif template is not None:
         yield Kind.TEMPLATE_RATE, template, rate
     elif interface is not None:
         yield Kind.INTERFACE_RATE, interface, rate
-    else:
+    elif scope <= OF_ALL_RECORDS:
         yield Kind.DOMAIN_RATE, 0, rate
 
 

@@ -214,10 +214,10 @@ class _Dissection:
         return where
 
     def _meta_data(self, here: Mask) -> Mask:
-        where: Mask = here & (self.etype == ETYPE_META_DATA) & self.holds(8)
+        where: Mask = here & (self.etype == ETYPE_META_DATA) & self.holds(6)
         if where.any():
             self.put("src_sgt", where, self.rows.u16(self.at + 4).astype(np.uint16))
-            self.etype = np.where(where, self.rows.u16(self.at + 6), self.etype)
+            self.etype = np.where(where, np.where(self.holds(8), self.rows.u16(self.at + 6), 0), self.etype)
             self.at = np.where(where, self.at + 8, self.at)
         return where
 
@@ -265,6 +265,7 @@ class _Dissection:
         version = self.rows.u8(self.at) >> 4
         four = (self.etype == ETYPE_IPV4) & (version == 4) & self.holds(20)
         six = (self.etype == ETYPE_IPV6) & (version == 6) & self.holds(40)
+        cut = np.zeros_like(four) if inner else _IS_IP.take(self.etype) & ~four & ~six & self.holds(1)
         told = (self.etype >= FIRST_ETYPE) & ~_IS_LOOKED_THROUGH.take(self.etype)
         if inner:
             told &= four | six | ((self.etype != ETYPE_IPV4) & (self.etype != ETYPE_IPV6))
@@ -275,6 +276,9 @@ class _Dissection:
             inside |= self._ipv4(four, proto)
         if six.any():
             inside |= self._ipv6(six, proto)
+        if cut.any():
+            self._cut_ipv4(cut & (self.etype == ETYPE_IPV4) & (version == 4))
+            self._cut_ipv6(cut & (self.etype == ETYPE_IPV6) & (version == 6))
         # A header that is cut within the extensions does not say what is behind them.
         self.put("proto", four | (six & ~_IS_EXTENSION.take(proto)), proto.astype(np.uint8))
         return proto, inside
@@ -324,6 +328,26 @@ class _Dissection:
         proto[where] = following[where]
         inside: Mask = whole & ~_IS_EXTENSION.take(following)
         return inside
+
+    def _cut_ipv4(self, where: Mask) -> None:
+        """A header that is cut before its end gives the fields that it has whole."""
+        header = self.rows.octets(self.at, 20)
+        self.put("ip_tos", where & self.holds(2), header[:, 1].copy())
+        self.put("fragment_id", where & self.holds(6), word16(header, 4).astype(np.uint32))
+        self.put("fragment_offset", where & self.holds(8), word16(header, 6) & np.uint16(0x1FFF))
+        self.put("ip_ttl", where & self.holds(9), header[:, 8].copy())
+        self.put("proto", where & self.holds(10), header[:, 9].copy())
+        self.put("src_addr", where & self.holds(16), mapped(header[:, 12:16]))
+
+    def _cut_ipv6(self, where: Mask) -> None:
+        """The same; what stands for an extension is not the protocol of the packet."""
+        header = self.rows.octets(self.at, 40)
+        first = word32(header, 0)
+        self.put("ip_tos", where & self.holds(2), ((first >> 20) & 0xFF).astype(np.uint8))
+        self.put("ipv6_flow_label", where & self.holds(4), first & np.uint32(0xFFFFF))
+        self.put("proto", where & self.holds(7) & ~_IS_EXTENSION.take(header[:, 6]), header[:, 6].copy())
+        self.put("ip_ttl", where & self.holds(8), header[:, 7].copy())
+        self.put("src_addr", where & self.holds(24), header[:, 8:24].copy())
 
     def _ends(self, where: Mask, begin: Places, size: Places) -> None:
         """Where IP packets end that have ``size`` bytes from ``begin`` on; a size of 0 says nothing (RFC 2675)."""
@@ -440,6 +464,7 @@ _IS_VLAN_TAG: Final = _among(VLAN_TAGS, 1 << 16)
 _IS_MPLS: Final = _among(MPLS, 1 << 16)
 _IS_LOOKED_THROUGH: Final = _among(LOOKED_THROUGH, 1 << 16)
 _IS_CARRIED: Final = _among(CARRIED, 1 << 16)
+_IS_IP: Final = _among((ETYPE_IPV4, ETYPE_IPV6), 1 << 16)
 _IS_PORTED: Final = _among(PORTED, 1 << 8)
 _IS_ICMP: Final = _among(ICMP, 1 << 8)
 _IS_EXTENSION: Final = _among(EXTENSIONS, 1 << 8)

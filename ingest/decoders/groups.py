@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.decoders.enrich import Sources, values_of
+from ingest.decoders.enrich import TAGS, Sources, values_of
 from ingest.decoders.lookup import Keys
 
 Index = npt.NDArray[np.int64]
 
 GROUPS: Final = (("src_sgt", "src_sgt_name"), ("dst_sgt", "dst_sgt_name"))
 """Columns of tags and their names."""
-TAGS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)

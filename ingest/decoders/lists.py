@@ -7,7 +7,7 @@ it leaves open; of a basic list the first element does. BGP communities are take
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -158,6 +158,14 @@ def _joined(parts: list[_Lists]) -> _Lists:
     )
 
 
+def _groups(values: Offsets) -> Iterator[tuple[int, Offsets]]:
+    """Each distinct value and where it stands, ascending; the most frequent first, so that rare ones exhaust no budget."""
+    distinct, of, count = np.unique(values, return_inverse=True, return_counts=True)
+    order, ends = np.argsort(of, kind="stable"), np.cumsum(count)
+    for at in np.argsort(-count, kind="stable").tolist():
+        yield int(distinct[at]), order[ends[at] - count[at] : ends[at]]
+
+
 class _Pieces:
     """Columns of ``count`` records, put together from values that several lists of a record may have."""
 
@@ -224,9 +232,9 @@ class _Reading:
         whole = (size == 0) | ((size > 0) & (width > 0) & ((width == VARIABLE) | (size % np.maximum(width, 1) == 0)))
         self._fault(Fault.BAD_LIST, ~whole)
         codes = np.where(private, word32(head, 5), 0).astype(np.int64) << 16 | (number & ~ENTERPRISE_BIT)
-        codes = np.where(whole & (size > 0), codes, -1)
-        for code in np.unique(codes[codes >= 0]).tolist():
-            which = np.flatnonzero(codes == code)
+        some = np.flatnonzero(whole & (size > 0))
+        lists, width = lists.take(some), width[some]
+        for code, which in _groups(codes[some]):
             element = (code >> 16, code & 0xFFFF)
             if element == elements.COMMUNITY:
                 self._communities(lists.take(which), width[which])
@@ -283,8 +291,7 @@ class _Reading:
         codes = self._around.of[entries.record] << 16 | template_id[some]
         distinct, of = np.unique(codes, return_inverse=True)
         numbers = self._layouts(distinct)[of] if len(distinct) else np.zeros(0, np.int64)
-        for number in np.unique(numbers).tolist():
-            which = np.flatnonzero(numbers == number)
+        for number, which in _groups(numbers):
             if number == UNKNOWN or self._around.templates.layout(number).options:
                 self._around.faults[Fault.UNKNOWN_LIST_TEMPLATE] += len(which)
             elif self._allowed(len(which)):

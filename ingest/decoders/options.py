@@ -60,7 +60,9 @@ def decode_options(layout: Layout, fields: Fields, origin: Origin) -> OptionsDat
         elif (field.enterprise, field.element) == SAMPLING_PROBABILITY and field.length in {4, 8}:
             share = fields.octets(at, field.length)
             if share is not None:
-                values = np.ascontiguousarray(share).view(f">f{field.length}")[:, 0].astype(np.float64)
+                # What is no number stays none; numpy would warn of it.
+                with np.errstate(invalid="ignore"):
+                    values = np.ascontiguousarray(share).view(f">f{field.length}")[:, 0].astype(np.float64)
                 made[column_name(layout, at)] = columns.primitive(values, pa.float64())
         elif (field.enterprise, field.element) in TEXT_ELEMENTS:
             made[column_name(layout, at)] = fields.text(at)

@@ -37,6 +37,11 @@ from ingest.decoders.values import (
 from shared.record import TIME
 
 Mask = npt.NDArray[np.bool_]
+INITIATOR: Final = 1
+REVERSE_INITIATOR: Final = 2
+EGRESS: Final = 1
+"""flowDirection of records that were metered at their output."""
+
 Columns = dict[str, pa.Array]
 
 ETYPE_IPV4: Final = 0x0800
@@ -140,7 +145,7 @@ class Plan:
             self._join(made, fields, told)
         if not self._reverse_steps:
             return [ordered(made)], oddities
-        made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 1, np.uint8), pa.uint8())
+        made["bi_flow_direction"] = _directions(made.get("bi_flow_direction"), fields.count)
         batches = [ordered(made)]
         reverse = self._reversed(made, fields, origin, oddities)
         if reverse is not None:
@@ -171,7 +176,7 @@ class Plan:
             made.get("sampling_rate"),
             told.sources,
             samplers=None if sampler is None else fields.uint(sampler),
-            interfaces=None if "in_if" not in made else values_of(made["in_if"]),
+            interfaces=_metered_at(made),
         )
         if rate is not None:
             made["sampling_rate"] = rate
@@ -197,7 +202,10 @@ class Plan:
             if told is not None:
                 made[column] = time_column(*told, oddities)
         made["record_id"] = columns.primitive(record_ids(origin.identity, origin.position, 1), pa.uint64())
-        made["bi_flow_direction"] = columns.primitive(np.full(fields.count, 2, np.uint8), pa.uint8())
+        # Any other value, such as that of a perimeter, holds for both directions (RFC 5103 §6.3).
+        way = values_of(forward["bi_flow_direction"])
+        back = np.where(way == INITIATOR, REVERSE_INITIATOR, np.where(way == REVERSE_INITIATOR, INITIATOR, way))
+        made["bi_flow_direction"] = columns.primitive(back.astype(np.uint8), pa.uint8())
         something = np.zeros(fields.count, np.bool_)
         for name in ("bytes", "packets"):
             if name in made:
@@ -245,6 +253,22 @@ class Plan:
         # The label is the upper 20 bits; an entry of zeros is one that the stack did not have.
         shift = np.array([8 * width(self.layout, at) - 20 for at in places], np.uint32)
         made["mpls_labels"] = columns.number_lists(stack >> shift, stack != 0)
+
+
+def _metered_at(made: Columns) -> npt.NDArray[np.integer] | None:
+    """The interface at which each record was metered: what left is of its output. None where the layout tells none."""
+    if "in_if" not in made:
+        return None if "out_if" not in made else values_of(made["out_if"])
+    entered = values_of(made["in_if"])
+    if "out_if" not in made or "flow_direction" not in made:
+        return entered
+    return np.where(values_of(made["flow_direction"]) == EGRESS, values_of(made["out_if"]), entered)
+
+
+def _directions(own: pa.Array | None, count: int) -> pa.Array:
+    """Which way the records of biflows go: as they say, else the initiator's (RFC 5103 §6.3)."""
+    initiators = columns.primitive(np.full(count, INITIATOR, np.uint8), pa.uint8())
+    return columns.filled(own, initiators)
 
 
 def _fill(made: Columns, more: Columns) -> None:

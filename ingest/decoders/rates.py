@@ -31,8 +31,9 @@ def sampling_rate(fields: Fields, places: Places, oddities: Counter[Oddity]) -> 
         for size, dtype in ((8, ">f8"), (4, ">f4")):
             octets = fields.octets(places[0, 311], size)
             if octets is not None:
-                share = np.ascontiguousarray(octets).view(dtype)[:, 0].astype(np.float64)
-                with np.errstate(over="ignore"):  # 1 of more than can be told is out of range, like 1 of 2^40
+                # 1 of more than can be told is out of range, like 1 of 2^40; of what is no number numpy would warn.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    share = np.ascontiguousarray(octets).view(dtype)[:, 0].astype(np.float64)
                     told.append(np.divide(1.0, share, out=np.zeros(fields.count), where=(share > 0) & (share <= 1)))
     told.extend(fields.uint(places[0, number]).astype(np.float64) for number in (50, 34) if (0, number) in places)
     if not told:

@@ -27,8 +27,9 @@ from ingest.templates import SOURCE_BYTES, TemplateBounds
 HEARD_SECONDS: Final = 60.0
 """How exactly it is known when an exporter was last heard."""
 
-LOOKED_AT: Final = 4000
-"""Templates, and pages of tables, that are looked at every second for whether they are due or dead."""
+LOOKED_AT: Final = 500
+"""Templates, and pages of tables, that are looked at every second for whether they are due or dead: a few, since that
+is a matter of hours and days."""
 
 SETTLING_SECONDS: Final = 30.0
 MOST_SETTLING: Final = 65_536

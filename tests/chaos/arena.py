@@ -281,7 +281,15 @@ class Arena:
     # --- the end of a round
 
     def settle(self) -> None:
-        """Wait until all that ingest has is in Kafka, and all that Kafka has is in the lake and committed."""
+        """Wait until all that ingest has is in Kafka, and all that Kafka has is in the lake and committed.
+
+        What refused to start while its disk or its lake was not there is started again, as an operator's system would.
+        """
+        if self.ingest.status is not None:
+            self._start_ingest()
+        for at, forwarder in enumerate(self._forwarders):
+            if forwarder.status is not None:
+                self._renew(at)
         self.ingest.until_ready(SETTLE_SECONDS)
         self.ingest.until(lambda: self.ingest.balance().in_flight == 0, "all in Kafka", SETTLE_SECONDS)
         self._forwarders[0].until(self._committed, "all committed", SETTLE_SECONDS)

@@ -27,7 +27,7 @@ def flows() -> pa.Table:
             "src_mac": pa.array([b"\x00\x11\x22\x33\x44\x55"] * 3 + [None], MAC),
             "src_sgt": pa.array([10, 10, 0, None], pa.uint16()),
             "src_sgt_name": pa.array(["Employees", "Employees", "Unknown", None], pa.utf8()).cast(NAME),
-            "time_received": pa.array([0, 1, 2, 3], pa.timestamp("ns", tz="UTC")),
+            "time_received": pa.array([0, 1, 999, 1000], pa.timestamp("ns", tz="UTC")),
         }
     )
 
@@ -45,6 +45,10 @@ def flows() -> pa.Table:
         pytest.param("src_sgt_name = 'Employees'", [0, 1], id="a name"),
         pytest.param("dst_sgt = 5", [], id="a column that these flows do not have"),
         pytest.param("dst_sgt IS NULL or out_if_name = 'x' or dst_addr = '::1'", [0, 1, 2, 3], id="columns not there"),
+        pytest.param("time_received > now() - interval 1 hour", [], id="a time before now"),
+        pytest.param("time_received < timestamptz '1970-01-01 00:00:00.000001+00'", [0, 1, 2], id="microseconds"),
+        pytest.param("time_received < '1970-01-02'", [0, 1, 2, 3], id="a date"),
+        pytest.param("time_flow_end > now()", [], id="a time that is not there"),
         pytest.param("true", [0, 1, 2, 3], id="all"),
     ],
 )

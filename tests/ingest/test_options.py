@@ -166,6 +166,21 @@ SAMPLED = [
     pytest.param(V9, {INTERFACE: u32(3)}, {34: u32(7)}, {}, None, id="v9, an interface that the record has not"),
     pytest.param(IPFIX, {10: u32(3)}, {34: u32(7)}, {10: u32(3)}, 7, id="ipfix, an interface"),
     pytest.param(IPFIX, {10: u32(3)}, {34: u32(7)}, {10: u32(4)}, None, id="ipfix, another interface"),
+    pytest.param(
+        V9, {INTERFACE: u32(3)}, {34: u32(7)}, {10: u32(4), 14: u32(3), 61: b"\1"}, 7, id="v9, the interface it left by"
+    ),
+    pytest.param(
+        V9, {INTERFACE: u32(3)}, {34: u32(7)}, {10: u32(3), 14: u32(4), 61: b"\1"}, None, id="v9, not where it entered"
+    ),
+    pytest.param(
+        IPFIX, {14: u32(3)}, {34: u32(7)}, {10: u32(4), 14: u32(3), 61: b"\1"}, 7, id="ipfix, an output interface"
+    ),
+    pytest.param(IPFIX, {302: b"\5"}, {48: b"\1", 34: u32(7)}, {48: b"\1"}, 7, id="ipfix, a selector and a sampler"),
+    pytest.param(IPFIX, {302: b"\5"}, {48: b"\1", 34: u32(7)}, {302: b"\5"}, 7, id="ipfix, the same by the selector"),
+    *(
+        pytest.param(IPFIX, {element: u32(3)}, {34: u32(7)}, {element: u32(3)}, None, id=f"ipfix, of scope {element}")
+        for element in (234, 252, 58)
+    ),
 ]
 
 
@@ -175,6 +190,19 @@ def test_a_rate_is_joined_by_its_scope(
 ) -> None:
     """What a rate is told of, in the scope or behind it, is what it holds for; a rate of another holds for nothing."""
     assert joined(protocol, options(protocol, scope, option), flow(protocol, sent)).get("sampling_rate") == expected
+
+
+def test_options_may_tell_of_another_domain_than_that_of_their_message() -> None:
+    """The domain in the scope is what a rate and a beginning hold for; 0 there is the message's own."""
+    collector = Collector()
+    collector.feed(
+        *(
+            message(IPFIX, *options(IPFIX, {149: u32(domain)}, {34: u32(rate)}), domain=9)
+            for domain, rate in ((5, 100), (6, 200), (0, 300))
+        )
+    )
+    rates = [one(collector.feed(message(IPFIX, *flow(IPFIX, {}), domain=domain))) for domain in (5, 6, 9, 7)]
+    assert [row.get("sampling_rate") for row in rates] == [100, 200, 300, None]
 
 
 NEAREST = [
@@ -266,6 +294,16 @@ def test_a_rate_is_told_in_several_ways(protocol: int, option: Sent, expected: i
 def test_a_record_that_tells_its_own_rate_tells_it_in_the_same_ways(option: Sent, expected: int | None) -> None:
     """The elements mean in a record what they mean in options."""
     assert one(Collector().feed(message(IPFIX, *flow(IPFIX, option)))).get("sampling_rate") == expected
+
+
+@BOTH
+@pytest.mark.parametrize("share", ["7f800001", "7fc00000", "ff800000"], ids=["signalling", "quiet", "infinite"])
+def test_a_probability_that_is_no_number_is_no_rate(protocol: int, share: str) -> None:
+    """Neither of options data nor of a record, and nothing warns of it."""
+    content = bytes.fromhex(share)
+    told = options(protocol, SYSTEM_SCOPE if protocol == V9 else DOMAIN_SCOPE, {311: content})
+    for sent in ({}, {311: content}):
+        assert "sampling_rate" not in joined(protocol, told, flow(protocol, sent))
 
 
 @given(
@@ -664,6 +702,20 @@ def test_what_is_told_as_it_was_before_counts_again() -> None:
     for table, known in zip(tables * 3, [(100, "one"), (200, "other")] * 3, strict=True):
         assert len(collector.feed(table).facts) == 2
         assert collector.feed(table, table).facts == []
+        row = one(collector.feed(sent))
+        assert (row["sampling_rate"], row["in_if_name"]) == known
+
+
+def test_of_what_is_told_in_one_batch_the_last_counts() -> None:
+    """Also when the last is what was told before all of it."""
+    collector = Collector()
+    sent = message(V9, *flow(V9, {10: u32(3)}))
+    old, new = (
+        message(V9, *options(V9, SYSTEM_SCOPE, {34: u32(rate), 10: u32(3), 82: fixed(name, 8)}))
+        for rate, name in ((100, "old"), (200, "new"))
+    )
+    for batch, known in (([old], (100, "old")), ([new, old], (100, "old")), ([old, new], (200, "new"))):
+        collector.feed(*batch)
         row = one(collector.feed(sent))
         assert (row["sampling_rate"], row["in_if_name"]) == known
 

@@ -92,3 +92,12 @@ def test_every_column_is_told_how_it_is_reversed() -> None:
     assert set(ONE_WAY) <= set(COLUMN)
     assert set(OTHER_END) <= set(COLUMN)
     assert not set(ONE_WAY) & set(OTHER_END)
+
+
+@pytest.mark.parametrize(("said", "forth", "back"), [(0, 0, 0), (1, 1, 2), (2, 2, 1), (3, 3, 3)])
+def test_the_direction_that_an_exporter_tells_stands(said: int, forth: int, back: int) -> None:
+    """Where the initiator is behind the destination the first record is the reverse; other values hold for both."""
+    decoded = Collector().feed(flows(IPFIX, [*ENDS, field(239, 1)], END + bytes([said])))
+    assert nothing_wrong(decoded)
+    found = {row["bytes"]: row["bi_flow_direction"] for row in rows(decoded)}
+    assert found == {100: forth, 200: back}

@@ -153,15 +153,42 @@ def test_what_is_not_taken_apart_tells_nothing(protocol: int) -> None:
         pytest.param(11, {}, id="cut in the addresses"),
         pytest.param(13, LINK, id="cut in the EtherType"),
         pytest.param(14, {**LINK, "etype": 0x0800}, id="cut after the EtherType"),
-        pytest.param(33, {**LINK, "etype": 0x0800}, id="cut in the IPv4 header"),
+        pytest.param(15, {**LINK, "etype": 0x0800}, id="cut after the first byte of IPv4"),
+        pytest.param(
+            24,
+            {key: value for key, value in {**LINK, **four(proto=6)}.items() if not key.endswith("_addr")},
+            id="cut after the protocol of IPv4",
+        ),
+        pytest.param(
+            33,
+            {key: value for key, value in {**LINK, **four(proto=6)}.items() if key != "dst_addr"},
+            id="cut in the last byte of the IPv4 header",
+        ),
         pytest.param(34, {**LINK, **four(proto=6)}, id="cut after the IPv4 header"),
         pytest.param(38, {**LINK, **four(proto=6), "src_port": 40000, "dst_port": 443}, id="cut after the ports"),
         pytest.param(48, {**LINK, **four(), **TCP}, id="cut after the flags"),
     ],
 )
 def test_a_cut_header_gives_what_it_holds(size: int, expected: Row) -> None:
-    """Each header that is whole is read."""
+    """Each header that is whole is read, and of one that is not each field that is."""
     assert alone(ethernet(ipv4_packet(tcp()))[:size]) == expected
+
+
+@pytest.mark.parametrize("behind", [b"", b"\xff" * 100], ids=["nothing", "something"])
+@pytest.mark.parametrize("size", range(15, 54))
+def test_a_cut_ipv6_header_gives_the_fields_that_it_holds(size: int, behind: bytes) -> None:
+    """Each field is there from its last byte on, and nothing that stands behind the cut is taken for one."""
+    ends = {"ip_tos": 16, "ipv6_flow_label": 18, "proto": 21, "ip_ttl": 22, "src_addr": 38, "dst_addr": 54}
+    whole = alone(ethernet(ipv6_packet(tcp(), traffic_class=8, flow_label=5)))
+    expected = {name: whole[name] for name, end in ends.items() if size >= end}
+    cut = ethernet(ipv6_packet(tcp(), traffic_class=8, flow_label=5))[:size]
+    (found,) = taken_apart([(cut, make.ETHERNET)], behind=behind)
+    assert found == {**LINK, "etype": 0x86DD, **expected}
+
+
+def test_the_tag_of_cut_meta_data_is_told() -> None:
+    """What stands before the cut is told, and no EtherType is made of what stands behind it."""
+    assert alone(ethernet(meta_data(77, ipv4_packet()))[:20]) == {**LINK, "src_sgt": 77}
 
 
 def test_a_frame_cut_within_a_tag_does_not_take_the_tag_for_the_flow() -> None:
