@@ -55,11 +55,11 @@ def main() -> int:
                 lost = sent - (verdict.logged - verdict.repeated)
                 print(f"  {sent} sent, {lost} lost before Kafka had them; {verdict}", flush=True)
                 silent = 0 if LOSING & {blow.fault for blow in drawn} else unexplained(lost, before, arena.books())
-                if silent:
+                if silent > 0:
                     print(f"  {silent} records are lost and in no books", file=sys.stderr)
-                if arguments.keep is not None and (silent or not verdict.right or number == numbers[-1]):
+                if arguments.keep is not None and (silent > 0 or not verdict.right or number == numbers[-1]):
                     arena.keep_lake()
-                if silent or not verdict.right:
+                if silent > 0 or not verdict.right:
                     print(f"again: python -m tests.chaos --seed {arguments.seed} --only {number}", file=sys.stderr)
                     return 1
                 done += 1

@@ -48,7 +48,7 @@ class Verdict:
 def unexplained(lost: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
     """Records that did not reach Kafka, without those of which ingest's books say why; 0 when the kernel dropped any.
 
-    The books are those of one process, of the begin and the end of a round in which none of its workers was killed.
+    Fewer than 0 when some came late that were sent in a round before: sets that waited for their template. The books are those of one process, of the begin and the end of a round in which none of its workers was killed.
     """
     if after["before_reception"] != before["before_reception"]:
         return 0
