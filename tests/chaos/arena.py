@@ -287,14 +287,19 @@ class Arena:
         """
         if self.ingest.status is not None:
             self._start_ingest()
-        for at, forwarder in enumerate(self._forwarders):
-            if forwarder.status is not None:
-                self._renew(at)
         self.ingest.until_ready(SETTLE_SECONDS)
         self.ingest.until(lambda: self.ingest.balance().in_flight == 0, "all in Kafka", SETTLE_SECONDS)
         self._forwarders[0].until(self._committed, "all committed", SETTLE_SECONDS)
 
+    def _started(self) -> bool:
+        for at, forwarder in enumerate(self._forwarders):
+            if forwarder.status is not None:
+                self._renew(at)
+        return all(forwarder.events("started") for forwarder in self._forwarders)
+
     def _committed(self) -> bool:
+        if not self._started():
+            return False
         partitions: list[dict[str, Any]] = []
         for forwarder in self._forwarders:
             partitions += forwarder.json("/api/v1/partitions")
