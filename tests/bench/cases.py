@@ -75,17 +75,13 @@ CASES: Final = (
     ),
     Case(
         "v9-enriched",
-        "as v9, of exporters that tell nothing of themselves, with tags of security groups or without; with options data,"
-        " which tell rates and the names of interfaces; and with these, tags, and the names of groups",
-        Scenario("v9-bare", EXPORTERS, refresh=SELDOM, uniform=True),
+        "as v9, with tags of security groups, of exporters that tell nothing of themselves; and the same of exporters"
+        " whose options data tell rates, and the names of interfaces and of the groups",
+        Scenario("v9-bare-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
         FULL,
         None,
         rounds=5,
-        beside={
-            "tags": Scenario("v9-bare-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
-            "options": Scenario("v9", EXPORTERS, refresh=SELDOM, uniform=True),
-            "options, tags, their names": Scenario("v9-grouped", EXPORTERS, refresh=SELDOM, uniform=True),
-        },
+        beside={"rates and names": Scenario("v9-grouped", EXPORTERS, refresh=SELDOM, uniform=True)},
     ),
     Case(
         "v5",

@@ -74,6 +74,11 @@ class Program:
         return self._process.poll()
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What it wrote to standard output."""
         return self._output.read_text(encoding="utf-8")

@@ -243,6 +243,17 @@ DERIVED: Final = (
         {"application_name": "ssl", "user_name": "alice"},
     ),
     Shown(
+        "PEN 25461: 23933, PEN 25461: 23934",
+        (
+            flows(
+                IPFIX,
+                [field(23933, 8, enterprise=25461), field(23934, 8, enterprise=25461)],
+                fixed("ssl", 8) + fixed("alice", 8),
+            ),
+        ),
+        {"application_name": "ssl", "user_name": "alice"},
+    ),
+    Shown(
         "82",
         (flows(IPFIX, [field(10, 4), field(82, 8)], u32(3) + fixed("eth3", 8)),),
         {"in_if": 3, "in_if_name": "eth3"},
