@@ -34,6 +34,9 @@ PROMPT_SECONDS: Final = 1.0
 DRAIN_BYTES: Final = 16 << 20
 """What is read from the spool in a turn of the loop at least: some ten milliseconds of work."""
 
+RETRY_SECONDS: Final = 1.0
+"""How often the disk is tried again with what it could not take, and the client still has."""
+
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
 """After a refusal a single message is tried, after pauses that double up to this."""
@@ -78,6 +81,7 @@ class Backlog:
         self.draining = False
         """Whether the client has just taken messages from the spool, and there are more."""
         self._enough_bytes = 0
+        self._next_copy = 0.0
         self._fault: SpoolFault | None = None
         self._written_bytes = 0
         self._acknowledged: list[Place] = []
@@ -103,13 +107,14 @@ class Backlog:
 
     def send(self, sent: Sent, value: bytes | pa.Buffer) -> None:
         """Have a message delivered, which ends in Kafka's hands, on disk, or refused."""
-        if self.spooling or self.unread:
+        if self.unread or (self.spooling and not self._window.records_in_memory):
             if self._write(sent, value):
                 return
             if self.unread:
                 # It may not overtake what lies there.
                 self._drop(sent)
                 return
+        # Where the disk could not take what the client has, nothing goes to it past that.
         refusal = self._hand(sent, value)
         if refusal is None:
             return
@@ -159,7 +164,9 @@ class Backlog:
         self._settle()
         if self._unsent:
             self._take_back()
-        if not self.spooling:
+        if self.spooling:
+            self._try_again(now)
+        else:
             oldest = self._window.oldest
             if self.unread:
                 self._enter("found in the spool")
@@ -183,7 +190,7 @@ class Backlog:
             self._begin("stopping")
         for sent in [sent for sent in self._window if sent.place is None] if self.unread else []:
             # Behind what the client never got: it is not taken for read, and let go here, so that it is there once.
-            if self._write(sent, codec.encode(sent.batch)):
+            if self._keep(sent):
                 self._window.remove(sent)
         self._count()
 
@@ -208,6 +215,15 @@ class Backlog:
         """Copy what the client has to the spool, in its order, unless something lies there that the client has not."""
         if not self.spooling:
             self._enter(why)
+        self._copy()
+
+    def _try_again(self, now: float) -> None:
+        """Copy what the disk could not take before."""
+        if self._window.records_in_memory and now >= self._next_copy:
+            self._next_copy = now + RETRY_SECONDS
+            self._copy()
+
+    def _copy(self) -> None:
         if self.unread:
             return
         waiting = [*self._window, *(sent for sent, _ in self._unsent)]
@@ -230,6 +246,10 @@ class Backlog:
             return False
         self._note(sent)
         return True
+
+    def _keep(self, sent: Sent) -> bool:
+        """Write a message that only we have behind all others."""
+        return sent.batch is not None and self._write(sent, codec.encode(sent.batch))
 
     def _note(self, sent: Sent) -> None:
         self._written_bytes += sent.size
@@ -305,7 +325,7 @@ class Backlog:
         self._refusal = self._unsent[0][1]
         self._begin(self._refusal)
         for sent, refusal in self._unsent:
-            if sent.place is None:
+            if sent.place is None and not self._keep(sent):
                 self._refused(refusal, sent.records)
         self._unsent.clear()
 

@@ -207,6 +207,21 @@ class IngestSettings(CommonSettings):
     ingest: IngestConfig = Field(default_factory=IngestConfig, description="stage one")
 
 
+def reloaded(start: IngestSettings, now: IngestSettings) -> IngestSettings:
+    """The settings of the start with what may change while the program runs: the log level, and secrets.
+
+    What a worker is given besides, such as its sockets, is of the start.
+    """
+    security = start.kafka.security
+    secrets = {name: getattr(now.kafka.security, name) for name in security.secrets()}
+    return start.model_copy(
+        update={
+            "kafka": start.kafka.model_copy(update={"security": security.model_copy(update=secrets)}),
+            "log": start.log.model_copy(update={"level": now.log.level}),
+        }
+    )
+
+
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> IngestSettings:
     """Read the settings of stage one; see :func:`shared.config.load`.
 

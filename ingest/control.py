@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Final
 
 from ingest.decoders.enrich import Fact, Kind
@@ -26,6 +27,11 @@ from shared.metrics import Snapshot
 MOST_QUEUED: Final = 4096
 """Messages that wait to be sent. Beyond that, what the next one makes up for is left out: what was heard of
 exporters and their samples, which only loss counts miss, and reports, theirs and the worker's own, which are repeated."""
+
+MOST_RECEIVED: Final = 4096
+MOST_RECEIVED_BYTES: Final = 64 << 20
+"""What was received and waits to be taken, in messages and in bytes on the pipe. Beyond that nothing is received, so that
+what comes waits at the other end, where there is a bound."""
 
 TEMPLATES_AT_ONCE: Final = 2000
 FACTS_AT_ONCE: Final = 4000
@@ -210,13 +216,16 @@ class Channel:
         self._connection = connection
         self._outgoing: deque[Message] = deque()
         self._pending = threading.Condition()
-        self._incoming: deque[Message] = deque()
+        self._incoming: deque[tuple[Message, int]] = deque()
+        self._incoming_bytes = 0
+        self._room = threading.Condition()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = False
         self._threads: list[threading.Thread] = []
         self.gone = threading.Event()
         self.dropped = 0
         """Observations and reports that were not sent, since too much waited."""
+        self._told_dropped = 0
 
     @property
     def descriptor(self) -> int:
@@ -227,6 +236,11 @@ class Channel:
     def queued(self) -> int:
         """Messages that wait to be sent."""
         return len(self._outgoing)
+
+    def take_left_out(self) -> int:
+        """How many messages were not sent since the last call, as too much waited."""
+        told, self._told_dropped = self._told_dropped, self.dropped
+        return self._told_dropped - told
 
     def start(self) -> None:
         """Start both threads."""
@@ -252,8 +266,12 @@ class Channel:
             # The end of the other end stays to be seen, whoever looked at it just before it came.
             os.eventfd_write(self._wake, 1)
         taken: list[Message] = []
-        while self._incoming and len(taken) != most:
-            taken.append(self._incoming.popleft())
+        with self._room:
+            while self._incoming and len(taken) != most:
+                message, size = self._incoming.popleft()
+                self._incoming_bytes -= size
+                taken.append(message)
+            self._room.notify()
         if self._incoming:
             os.eventfd_write(self._wake, 1)
         return taken
@@ -265,6 +283,9 @@ class Channel:
                 return
             self._closing = True
             self._pending.notify()
+        with self._room:
+            # Nothing is taken any more: what the other end still sends must not keep it from its end.
+            self._room.notify()
         for thread in self._threads[:1]:
             thread.join(timeout_seconds)
         # A thread that still waits for the other end would keep the pipe open.
@@ -292,12 +313,21 @@ class Channel:
     def _receive_all(self) -> None:
         while True:
             try:
-                message = self._connection.recv()
+                octets = self._connection.recv_bytes()
             except (EOFError, OSError):
                 self._lose()
                 return
-            self._incoming.append(message)
+            message: Message = ForkingPickler.loads(octets)
+            with self._room:
+                self._room.wait_for(self._has_room)
+                self._incoming.append((message, len(octets)))
+                self._incoming_bytes += len(octets)
             os.eventfd_write(self._wake, 1)
+
+    def _has_room(self) -> bool:
+        """Whether anything more may be received; one that is larger than the bound has room alone."""
+        few = len(self._incoming) < MOST_RECEIVED and self._incoming_bytes < MOST_RECEIVED_BYTES
+        return few or self._closing
 
     def _lose(self) -> None:
         self.gone.set()

@@ -12,11 +12,17 @@ import numpy.typing as npt
 
 from ingest.decoders.enrich import domain_keys, exporter_keys
 from ingest.decoders.headers import Heard
-from ingest.numbering import Numbering
+from ingest.decoders.lookup import Keys
+from ingest.numbering import NO_ROOM, Numbering
 from ingest.sequences import MOST_OBSERVATIONS, UNTOLD, Observations, Sequences
 
 KEY_BYTES: Final = 22
 """Exporter (16 bytes), version (2) and observation domain (4)."""
+
+LIMIT: Final = 1 << 16
+"""Rows of the table."""
+LIMIT_OF_AN_EXPORTER: Final = 1 << 12
+"""Rows that one exporter may have: enough for its domains, not for everybody's, since a domain is what a datagram says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,22 @@ class _Table:
 class Exporters:
     """A bounded table of exporters by address, version and observation domain. One thread uses it at a time.
 
-    Those over the bound are not told apart: their datagrams are counted in ``unlisted``.
+    Those over the bound, of all or of one exporter, are not told apart: their datagrams are counted in ``unlisted``.
     """
 
-    def __init__(self, limit: int = 65_536, most_observations: int = MOST_OBSERVATIONS) -> None:
+    def __init__(
+        self,
+        limit: int = LIMIT,
+        exporter_limit: int = LIMIT_OF_AN_EXPORTER,
+        most_observations: int = MOST_OBSERVATIONS,
+    ) -> None:
+        self._limit = limit
+        self._exporter_limit = exporter_limit
         self._rows: dict[bytes, int] = {}
         self._numbering = Numbering(limit)
+        self._sources = Numbering(limit)
+        self._of_source = np.zeros(limit, np.int64)
+        """How many rows each exporter has, by its number."""
         self._seed = secrets.randbits(64)
         self._table = _Table()
         self._sequences = Sequences(most_observations)
@@ -165,14 +181,34 @@ class Exporters:
     def _find(self, heard: Heard) -> npt.NDArray[np.int64]:
         """The row of each datagram's exporter, made where it is new and there is room; -1 elsewhere."""
         exporters = exporter_keys(heard.source, self._seed)
-        rows, new = self._numbering.number(domain_keys(exporters, heard.version, heard.domain))
+        keys = domain_keys(exporters, heard.version, heard.domain)
+        rows = self._numbering.find(keys)
+        missing = np.flatnonzero(rows == NO_ROOM)
+        if len(missing) == 0 or len(self._numbering) == self._limit:
+            return rows
+        _, first = np.unique(keys[missing], return_index=True)
+        new = self._with_room(exporters, missing[np.sort(first)])
         if len(new):
+            self._numbering.number(keys[new])
             version = heard.version.to_bytes(2)
             for source, domain in zip(heard.source[new], heard.domain[new].tolist(), strict=True):
                 self._rows[source.tobytes() + version + domain.to_bytes(4)] = len(self._rows)
             self._table.grow(len(self._rows))
             self._sequences.grow(len(self._rows))
+            rows[missing] = self._numbering.find(keys[missing])
         return rows
+
+    def _with_room(self, exporters: Keys, new: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of the datagrams with new keys that get a row, as there is room for all and for their exporter."""
+        of, _ = self._sources.number(exporters[new])
+        order = np.argsort(of, kind="stable")
+        before = np.zeros(len(new), np.int64)
+        before[order] = np.arange(len(new)) - np.searchsorted(of[order], of[order])
+        # Exporters without a number come behind so many others that have one that no row is left for them.
+        room = (of != NO_ROOM) & (self._of_source[of] + before < self._exporter_limit)
+        taken = np.flatnonzero(room)[: self._limit - len(self._numbering)]
+        self._of_source += np.bincount(of[taken], minlength=self._limit)
+        return new[taken]
 
 
 def address_text(octets: bytes) -> str:

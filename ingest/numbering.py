@@ -38,7 +38,7 @@ class Numbering:
 
     def number(self, keys: Keys) -> tuple[Index, Index]:
         """The number of each key, or NO_ROOM; and where the keys stand that are new, in the order of their numbers."""
-        numbers = self._find(keys)
+        numbers = self.find(keys)
         missing = np.flatnonzero(numbers == NO_ROOM)
         room = self._limit - self._count
         if len(missing) == 0 or room == 0:
@@ -46,10 +46,11 @@ class Numbering:
         _, first = np.unique(keys[missing], return_index=True)
         new = missing[np.sort(first)[:room]]
         self._add(keys[new])
-        numbers[missing] = self._find(keys[missing])
+        numbers[missing] = self.find(keys[missing])
         return numbers, new
 
-    def _find(self, keys: Keys) -> Index:
+    def find(self, keys: Keys) -> Index:
+        """The number of each key, NO_ROOM where it has none."""
         last = np.uint64(len(self._slots) - 1)
         slot = (keys & last).astype(np.int64)
         numbers = self._slots[slot]

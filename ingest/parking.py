@@ -136,6 +136,11 @@ class Parking:
             self._keep(key, waiting, young)
         return dropped
 
+    @property
+    def leaving(self) -> int:
+        """How many sets have left since :meth:`take_leaving` was called."""
+        return sum(map(len, self._leaving))
+
     def take_leaving(self) -> list[DataSets]:
         """The sets that have left since the last call, each part of one key; they are the caller's now."""
         leaving, self._leaving = self._leaving, []

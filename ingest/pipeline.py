@@ -37,6 +37,7 @@ class Pipeline:
         self.templates = TemplateStore(templates)
         self.parking = Parking(parking)
         self.options = OptionTables()
+        self._told_refused = 0
         self._context = Context(self.templates, self.options, frozenset(decapsulate))
         self.map(mapping or load_mapping(None))
 
@@ -48,16 +49,21 @@ class Pipeline:
     def decode(self, datagrams: Datagrams) -> Decoded:
         """Decode a batch, and what was parked for the templates that it brings."""
         self.templates.free_unused()
-        refused = self.options.refused
         decoded = decode(datagrams, self._context)
-        if self.options.refused > refused:
-            decoded.oddities[Oddity.OPTIONS_LIMIT] += self.options.refused - refused
         # What came in this batch has already seen all of its templates: only what waited before is tried with them.
         fresh, decoded.pending = decoded.pending, []
         self._unpark(decoded.learned, decoded)
         decoded.pending = fresh
         self._park(decoded)
+        refused = self.take_refused()
+        if refused:
+            decoded.oddities[Oddity.OPTIONS_LIMIT] += refused
         return decoded
+
+    def take_refused(self) -> int:
+        """Facts of options data for which there was no room, whoever told them, that were not counted yet."""
+        told, self._told_refused = self._told_refused, self.options.refused
+        return self._told_refused - told
 
     def learn(self, templates: Iterable[tuple[bytes, Template]]) -> Decoded:
         """Take in templates that another worker heard; what was parked for them is decoded."""

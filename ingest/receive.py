@@ -203,7 +203,7 @@ class Receiver:
     and not for every datagram. Sockets take turns, so that one that is flooded does not starve the others.
 
     Memory: 66 KiB of address space a slot, of which those pages are real that a datagram has reached since the start;
-    132 MiB for 2,048 slots when all datagrams are as long as UDP allows, 4 MiB when none is longer than 2,048 bytes.
+    264 MiB for 4,096 slots when all datagrams are as long as UDP allows, 8 MiB when none is longer than 2,048 bytes.
 
     Args:
         sockets: one per listener, in the order of the configuration; `Datagrams.listener` is the index in here. They

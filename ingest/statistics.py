@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from ingest.decoders.layout import Layout
 from ingest.decoders.options import OptionsData, column_name
@@ -37,6 +38,10 @@ FEW_ROWS: Final = 64
 """More rows of one layout in a batch of datagrams are first reduced to the last of each scope."""
 MOST_ROWS: Final = 4096
 """Of one layout so many rows are read in a batch of datagrams: those beyond are sent to keep us busy."""
+LONGEST_VALUE: Final = 64
+"""Characters of a scope's value: an exporter may send 60,000 bytes for one, and its text is kept with each total."""
+LONGEST_SCOPE: Final = 256
+"""Characters of all values of a scope, of which a template may have a thousand."""
 WHO: Final = ("sampler_address", "observation_domain_id")
 LIMIT: Final = 1 << 16
 """Totals that are kept, each scope's apart."""
@@ -142,7 +147,8 @@ def _readings(
     rows = batch.select([*WHO, *told, *scope]).to_pylist()
     for row, received_ns in zip(rows, received, strict=True):
         of = {name: row[name] for name in reversed(scope) if row[name] is not None}
-        text = ", ".join(f"{scope[name].name} {_text(name, value)}" for name, value in of.items())
+        values = (f"{scope[name].name} {_short(_text(name, value), LONGEST_VALUE)}" for name, value in of.items())
+        text = _short(", ".join(values), LONGEST_SCOPE)
         narrowness = max((_narrowness(scope[name], value) for name, value in of.items()), default=0)
         for name, statistic in told.items():
             if isinstance(row[name], int):
@@ -182,6 +188,14 @@ def _text(column: str, value: object) -> str:
     if _element(column) == "0:130" and isinstance(value, int) and value < 1 << 32:
         return str(ipaddress.IPv4Address(value))
     return str(value)
+
+
+def _short(text: str, most: int) -> str:
+    """A text of so many characters at most: of a longer one the beginning, and a hash that tells it from others."""
+    if len(text) <= most:
+        return text
+    end = f"… {xxhash.xxh3_64_hexdigest(text.encode())}"
+    return text[: most - len(end)] + end
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
-from ingest.config import IngestConfig, IngestSettings
+from ingest.config import IngestConfig, IngestSettings, reloaded
 from ingest.control import (
     MOST_QUEUED,
     Channel,
@@ -132,6 +132,9 @@ class Supervisor:
 
     def __init__(self, settings: IngestSettings, reload: Callable[[], IngestSettings]) -> None:
         self._settings = settings
+        """As they were read last."""
+        self._of_workers = settings
+        """Those of the start, but for what may change: sockets, the spool's shares and topics stay as they were made."""
         self._reload = reload
         self._config: IngestConfig = settings.ingest
         self._log = log.get_logger("ingest.supervisor")
@@ -260,7 +263,7 @@ class Supervisor:
         taken = self._spawn.RawValue("q", 0)
         sockets = [listener.sockets[index] for listener in self._listeners]
         arguments = WorkerArguments(
-            self._settings,
+            self._of_workers,
             sockets,
             theirs,
             f"worker-{index}",
@@ -415,7 +418,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the service goes on as it was
             self._log.error("the configuration was not read again", reason=str(error))
             return
-        self._settings = settings
+        self._settings, self._of_workers = settings, reloaded(self._of_workers, settings)
         mapped = self._map()
         self._start_reading_exporters()
         log.set_level(settings.log.level)

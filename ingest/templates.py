@@ -85,6 +85,7 @@ class TemplateStore:
         self._interned: dict[Layout, int] = {}
         self.evicted = 0
         """How many templates went to make room for others, ever."""
+        self._told_evicted = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -128,6 +129,11 @@ class TemplateStore:
         for key in used:
             self._unproven.pop(key, None)
         return used
+
+    def take_evicted(self) -> int:
+        """How many templates went to make room for others since the last call."""
+        told, self._told_evicted = self._told_evicted, self.evicted
+        return self.evicted - told
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Give up templates; called between two batches."""

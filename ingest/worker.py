@@ -38,7 +38,7 @@ from ingest.control import (
     Words,
 )
 from ingest.counters import CounterOutbox, CounterStream
-from ingest.decoders import Datagrams, Decoded, Fault, Unit
+from ingest.decoders import Datagrams, Decoded, Fault, Oddity, Unit
 from ingest.decoders.mapping import FieldMapping
 from ingest.decoders.origin import TYPE_NAMES
 from ingest.known_exporters import KnownExporters
@@ -223,6 +223,7 @@ class Worker:
             fatal = self._producer.fatal or self._counters.fatal
             if fatal is not None:
                 self._log.error("the Kafka client can produce no more, starting anew", error=fatal)
+                self._waiting.leave_group()
                 self._save()
                 self._waiting.hand_over(time.monotonic() + LAST_SECONDS, self._partitions)
                 self._waiting.close(LAST_SECONDS, self._report)
@@ -420,11 +421,17 @@ class Worker:
         self._channel.close()
 
     def _save(self) -> None:
-        """Bring all that is decoded to the spool, when there is one: this process goes on no longer."""
+        """Bring all that is decoded to the spool, or to Kafka by a client that still can: this process goes on no longer."""
+        self._send(time.monotonic_ns(), everything=True)
         if self._spool:
+            # After that: a client that is well has just taken what was not sent yet, and ends with the process.
             self._producer.shelter()
             self._counters.shelter()
-            self._send(time.monotonic_ns(), everything=True)
+            return
+        if self._producer.fatal is None:
+            self._producer.close(LAST_SECONDS, self._report)
+        if self._counters.fatal is None:
+            self._counters.close(LAST_SECONDS, self._report)
 
     def _refused(self, refusal: Refusal, records: int) -> None:
         self._drop("produce", refusal.value, Unit.RECORDS, records)
@@ -449,6 +456,12 @@ class Worker:
         self._tell_samples()
         book = self._book
         self._waiting.report()
+        refused = self._pipeline.take_refused()
+        if refused:
+            # Of those that others told: what batches of datagrams told is counted with them.
+            book.add("ingest_oddities_total", refused, reason=Oddity.OPTIONS_LIMIT.value)
+        book.add("ingest_table_full_total", self._pipeline.templates.take_evicted(), table="templates")
+        book.add("ingest_control_left_out_total", self._channel.take_left_out())
         book.set("ingest_parked_bytes", self._pipeline.parking.bytes)
         book.set("ingest_parked_sets", self._pipeline.parking.sets)
         book.set("ingest_outbox_records", self._outbox.records)

@@ -168,7 +168,8 @@ METRICS: tuple[Metric, ...] = (
         "ingest_table_full_total",
         _COUNTER,
         "What came from somebody new for whom a table had no room: datagrams of exporters, samples of data sources, "
-        "totals that exporters report. Records and counters are not affected, only what is counted by exporter.",
+        "totals that exporters report. Records and counters are not affected, only what is counted by exporter. "
+        "And templates that went to make room for others in a worker: what needs them waits until they come again.",
         ("table",),
     ),
     Metric("ingest_parked_bytes", _GAUGE, "Bytes of sets that wait for their template."),
@@ -277,6 +278,12 @@ METRICS: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric("ingest_workers", _GAUGE, "Worker processes that run."),
+    Metric(
+        "ingest_control_left_out_total",
+        _COUNTER,
+        "Messages of workers to their supervisor that were left out since too many waited: what they heard of exporters "
+        "and samples, so that losses are not known exactly, and reports, which are repeated.",
+    ),
     Metric("ingest_worker_restarts_total", _COUNTER, "Worker processes that died and were replaced."),
     Metric("ingest_decode_seconds", _HISTOGRAM, "Time to decode one batch of datagrams.", (), _CPU_SECONDS),
     Metric("ingest_batch_records", _HISTOGRAM, "Records in one decoded batch.", (), _BATCH_RECORDS),
@@ -368,6 +375,25 @@ METRICS: tuple[Metric, ...] = (
         "Sums that do not fit into 64 bits, and are delivered as the largest number that does.",
         ("sink",),
     ),
+    Metric(
+        "forwarder_sink_failed",
+        _GAUGE,
+        "1 when the sink has stopped for good, until what its log and `/readyz` say is mended; else 0.",
+        ("sink",),
+        across=Across.MAX,
+    ),
+    Metric(
+        "forwarder_partitions_stopped",
+        _GAUGE,
+        "Partitions that stand still before a message that this program cannot understand.",
+        ("sink",),
+    ),
+    Metric(
+        "forwarder_batches_uncommittable",
+        _GAUGE,
+        "Batches that the sink has, and that cannot be committed before an earlier one which it has not.",
+        ("sink",),
+    ),
     Metric("forwarder_records_delivered_total", _COUNTER, "Records that the sink acknowledged.", ("sink",)),
     Metric("forwarder_batches_delivered_total", _COUNTER, "Batches that the sink acknowledged.", ("sink",)),
     Metric(
@@ -394,13 +420,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "forwarder_breaker_state",
         _GAUGE,
-        "The sink's circuit breaker: 0 closed, 1 half open, 2 open.",
+        "The sink's circuit breaker: 0 closed, 1 half open, 2 open; always 0, since there is none yet.",
         ("sink",),
         across=Across.MAX,
     ),
     Metric("forwarder_concurrency", _GAUGE, "Batches that may be in flight to the sink at a time.", ("sink",)),
     Metric("forwarder_queue_records", _GAUGE, "Records in batches that wait for the sink.", ("sink",)),
     Metric("forwarder_queue_bytes", _GAUGE, "Bytes of batches that wait for the sink.", ("sink",)),
+    Metric("forwarder_queue_batches", _GAUGE, "Batches that wait for the sink.", ("sink",)),
     Metric("forwarder_dead_letters_total", _COUNTER, "Records put into the dead letters.", ("sink", "reason")),
     Metric("forwarder_dropped_total", _COUNTER, "Records that were dropped, by why.", ("sink", "reason")),
     Metric(

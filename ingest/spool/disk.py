@@ -21,6 +21,8 @@ class DiskWriter:
         self._thread: threading.Thread | None = None
         self.error: OSError | None = None
         """What the disk said last when it could not."""
+        self.left_out = 0
+        """How often a file was left to the kernel, since too many waited."""
 
     def sync(self, descriptor: int) -> None:
         """Bring a file to the disk soon; its descriptor may be closed meanwhile."""
@@ -28,9 +30,16 @@ class DiskWriter:
             self._thread = threading.Thread(target=self._work, name="spool-disk", daemon=True)
             self._thread.start()
         with self._changed:
-            if len(self._waiting) < MOST_WAITING:
+            if len(self._waiting) >= MOST_WAITING:
+                self.left_out += 1
+                return
+            try:
                 self._waiting.append(os.dup(descriptor))
-                self._changed.notify()
+            except OSError as error:
+                # No descriptor is left: what was written goes on being written, and is brought to the disk later.
+                self.error = error
+                return
+            self._changed.notify()
 
     def close(self, wait_seconds: float) -> None:
         """Do what waits, for so long at most."""

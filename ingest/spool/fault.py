@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """Another process uses every directory that this worker might."""
     INPUT_OUTPUT = "input_output"
     """The disk answered with an error."""
+    SLOW = "slow"
+    """The disk takes longer than the messages that come for it: nothing is lost as long as the power stays on."""
     CUT_OFF = "cut_off"
     """The end of a file was missing: the process died while it wrote, or the machine lost power."""
     DAMAGED = "damaged"

@@ -115,6 +115,15 @@ class Spool:
             error, self._disk.error = self._disk.error, None
             if error is not None:
                 self._listener.failed(of_system(error, self._root))
+            left_out, self._disk.left_out = self._disk.left_out, 0
+            if left_out:
+                self._listener.failed(
+                    SpoolFault(
+                        Reason.SLOW,
+                        f"{self._root}: the disk is slower than what is written, so a loss of power may cost more than the"
+                        f" last second ({left_out} files were left to the kernel): use a faster disk",
+                    )
+                )
         if now >= self._next_try:
             self._open(now)
 

@@ -115,6 +115,9 @@ class Tables:
         if not self._has_room(entry):
             return Skip.NO_ROOM
         table, number = entry.table, entry.page
+        if not entry.rows and number >= len(self._pages.get(table, ())):
+            # It tells nothing, and nobody would ever remove the pages that were made for it.
+            return []
         pages = self._pages.setdefault(table, [])
         while len(pages) <= number:
             pages.append(_Page(now))

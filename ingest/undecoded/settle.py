@@ -174,7 +174,9 @@ class Settler:
         self.tally.close()
 
     def _put_records(self, partition: int, records: pa.RecordBatch, deadline: float) -> None:
-        protocols = Counter(map(self._label, records.column("type").to_pylist()))
+        protocols = Counter[str]()
+        for one in records.column("type").value_counts().to_pylist():
+            protocols[self._label(one["values"])] += one["counts"]
 
         def settled(refusal: Refusal | None) -> None:
             if refusal not in {None, Refusal.TOO_LARGE}:

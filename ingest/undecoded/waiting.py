@@ -126,7 +126,7 @@ class WaitingSets:
     @property
     def in_flight(self) -> int:
         """Sets that wait in memory, or are on their way to the topic."""
-        return self._parking.sets + self._handover.in_flight
+        return self._parking.sets + self._parking.leaving + self._handover.in_flight
 
     def turn(self, now_ns: int, partitions: int) -> None:
         """Send what has left the memory, decode what was read again; ``partitions`` is 0 before the topics are known."""

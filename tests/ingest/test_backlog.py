@@ -10,6 +10,7 @@ from ingest import backlog as policy
 from ingest.backlog import LATE_SECONDS, LONGEST_PAUSE_SECONDS, Backlog
 from ingest.refusal import Refusal
 from ingest.spool import Quota, Reason, SpoolFault, SpoolLog
+from ingest.spool.spoollog import segment_files
 from ingest.window import BY_KEY, Sent, Window
 from shared import codec
 from shared.metrics import Book, total
@@ -264,6 +265,54 @@ def test_a_disk_that_fails_does_not_let_the_new_overtake(parts: Parts, kafka: Fa
     for _ in range(3):
         parts.turn()
     assert kafka.log == {1: [1, 2, 3]}
+
+
+def test_what_a_full_disk_could_not_take_is_written_when_it_can(parts: Parts, kafka: FakeKafka) -> None:
+    """Before anything that came later, so that it is there when Kafka refuses it, and keeps its place."""
+    parts.quota.limit_bytes = 0
+    parts.outage(1, 3)
+    assert (parts.faults, parts.spool.messages) == ([Reason.FULL], 0)
+    parts.quota.limit_bytes = 1 << 30
+    parts.now += 0.5
+    parts.send(4)
+    kafka.away, kafka.refuses = False, Refusal.NOT_AUTHORIZED
+    parts.turn()
+    assert (parts.spool.messages, parts.refused) == (4, [])
+    kafka.refuses = None
+    for _ in range(4):
+        parts.turn(LONGEST_PAUSE_SECONDS)
+    assert kafka.log == {1: [1, 2, 3, 4]}
+    assert not parts.backlog.spooling
+
+
+def test_what_is_refused_while_something_else_lies_in_the_spool_is_kept(
+    parts: Parts, kafka: FakeKafka, tmp_path: Path
+) -> None:
+    """What another worker left may be found at any time: it is no reason to drop what the client has."""
+    other = Parts(tmp_path / "other", kafka)
+    other.spool.open()
+    other.outage(1, 2)
+    other.spool.close()
+    parts.send(3, 4)
+    for path in segment_files(other.spool.directory):
+        parts.spool.adopt(path)
+    kafka.away, kafka.refuses = False, Refusal.NOT_AUTHORIZED
+    parts.turn()
+    assert (parts.spool.messages, parts.refused) == (4, [])
+    kafka.refuses = None
+    for _ in range(4):
+        parts.turn(LONGEST_PAUSE_SECONDS)
+    assert kafka.log == {1: [1, 2, 3, 4]}
+
+
+def test_a_disk_that_can_be_written_to_again_gets_what_the_client_has(parts: Parts, kafka: FakeKafka) -> None:
+    """A little later, whether anything comes or not: it is there when the process is killed."""
+    parts.quota.limit_bytes = 0
+    parts.outage(1, 3)
+    parts.quota.limit_bytes = 1 << 30
+    for _ in range(3):
+        parts.turn(0.5)
+    assert (parts.spool.messages, parts.window.records_in_memory) == (3, 0)
 
 
 def test_a_message_that_is_refused_for_good_is_dropped_alone(parts: Parts, kafka: FakeKafka) -> None:

@@ -13,16 +13,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ingest.backlog import LONGEST_PAUSE_SECONDS, Backlog
 from ingest.refusal import Refusal
 from ingest.spool import Quota, SpoolLog
+from ingest.spool.spoollog import PAUSE_SECONDS
 from ingest.window import Sent, Window
 from shared import codec
 from shared.metrics import Book
-from tests.ingest.kafka_client import FakeClient, FakeKafka, batch_of
+from tests.ingest.kafka_client import FakeClient, FakeKafka, batch_of, number_of
 
 TOPIC = "flows.records"
+ROOM = 1 << 30
 
 
 class BacklogModel(RuleBasedStateMachine):
-    """A backlog with its client, which die and begin again, and the Kafka behind them, which does not forget."""
+    """A backlog with its client, which die and begin again, and the Kafka behind them, which does not forget.
+
+    While the disk has no room, what neither it nor the client takes is lost, and counted with its reason.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +37,7 @@ class BacklogModel(RuleBasedStateMachine):
         self.sent = 0
         self.refused: list[Refusal] = []
         self.died: set[int] = set()
-        self.failed = 0
+        self.disk_is_full = False
 
     @initialize(room=st.sampled_from([2, 5, 1 << 30]))
     def begin(self, room: int) -> None:
@@ -42,7 +47,7 @@ class BacklogModel(RuleBasedStateMachine):
 
     def start(self) -> None:
         """A process begins."""
-        self.quota = Quota(1 << 30, [0], 0)
+        self.quota = Quota(0 if self.disk_is_full else ROOM, [0], 0)
         self.spool = SpoolLog(self.home / TOPIC, self.quota, clock=lambda: self.now)
         self.spool._segment_bytes = 2_000
         self.spool.open()
@@ -54,7 +59,7 @@ class BacklogModel(RuleBasedStateMachine):
             self.window,
             self.client.hand,
             Book(),
-            lambda refusal, records: self.refused.extend([refusal] * records),
+            self.refuse,
             lambda _: None,
             clock=lambda: self.now,
         )
@@ -63,6 +68,11 @@ class BacklogModel(RuleBasedStateMachine):
         self.client.miss = self.backlog.miss
         self.numbers: dict[int, Sent] = {}
 
+    def refuse(self, refusal: Refusal, records: int) -> None:
+        """Records are given up: which never happens as long as there is a disk."""
+        assert self.disk_is_full
+        self.refused.extend([refusal] * records)
+
     def teardown(self) -> None:
         """Everything is mended: in the end all is in Kafka that was not lost with a process."""
         if not self.sent:
@@ -70,6 +80,7 @@ class BacklogModel(RuleBasedStateMachine):
             return
         self.kafka.away, self.kafka.refuses, self.client.room_messages = False, None, 1 << 30
         self.kafka.partitions = 4
+        self.free()
         for _ in range(10):
             self.now += LONGEST_PAUSE_SECONDS
             self.client.poll()
@@ -77,9 +88,7 @@ class BacklogModel(RuleBasedStateMachine):
         assert not len(self.window)
         assert self.spool.messages == self.spool.bytes == 0
         assert not self.backlog.spooling
-        there = {number for numbers in self.kafka.log.values() for number in numbers}
-        assert set(range(1, self.sent + 1)) - there <= self.died
-        assert not self.refused
+        assert len(self.lost()) <= len(self.refused)
         self.spool.close()
         shutil.rmtree(self.home)
 
@@ -116,6 +125,17 @@ class BacklogModel(RuleBasedStateMachine):
         """Kafka is there, and refuses the topic."""
         self.kafka.away, self.kafka.refuses = False, Refusal.NOT_AUTHORIZED
 
+    @rule()
+    def fill(self) -> None:
+        """The disk has no room any more."""
+        self.disk_is_full, self.quota.limit_bytes = True, 0
+
+    @rule()
+    def free(self) -> None:
+        """The disk has room, and that is found out."""
+        self.now += PAUSE_SECONDS
+        self.disk_is_full, self.quota.limit_bytes = False, ROOM
+
     @rule(count=st.integers(1, 8))
     def lose_answers(self, count: int) -> None:
         """Messages are appended, and the client does not hear of it."""
@@ -125,30 +145,44 @@ class BacklogModel(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         """The process is killed: what only it had is gone."""
-        self.died |= {
-            number for number, sent in self.numbers.items() if self.lies_in_window(sent) and sent.place is None
-        }
+        self.died |= self.in_memory()
         self.start()
 
     @rule()
     def stop(self) -> None:
-        """The process stops: what it has is on disk then."""
+        """The process stops: what it has is on disk then, if there is room."""
         self.backlog.shelter()
-        assert not self.window.records_in_memory
+        assert self.disk_is_full or not self.window.records_in_memory
+        self.died |= self.in_memory()
         self.spool.close()
         self.start()
 
-    def lies_in_window(self, sent: Sent) -> bool:
-        """Whether the client has it."""
-        return any(one is sent for one in self.window)
+    def in_memory(self) -> set[int]:
+        """The messages that the client has, and nobody else."""
+        waiting = {sent.number for sent in self.window}
+        return {number for number, sent in self.numbers.items() if sent.place is None and sent.number in waiting}
+
+    def on_disk(self) -> set[int]:
+        """The messages in the spool that are not known to be delivered."""
+        found = set[int]()
+        for segment in self.spool._segments:
+            offset = segment.acknowledged.end
+            while offset < segment.whole.end:
+                entry, offset = segment.read(offset)
+                assert entry is not None
+                found.add(number_of(bytes(entry.value)))
+        return found
+
+    def lost(self) -> set[int]:
+        """The messages that are nowhere, and did not die with a process."""
+        there = {number for numbers in self.kafka.log.values() for number in numbers}
+        return set(range(1, self.sent + 1)) - there - self.in_memory() - self.on_disk() - self.died
 
     @precondition(lambda self: self.sent)
     @invariant()
     def everything_is_somewhere(self) -> None:
-        """Each message is in Kafka, in the client's hands, on disk, or died with a process; and nothing is refused."""
-        there = {number for numbers in self.kafka.log.values() for number in numbers}
-        assert self.sent - len(self.died - there) <= len(there) + self.window.records_in_memory + self.spool.records
-        assert not self.refused
+        """Each message is in Kafka, in the client's hands, on disk, or died with a process; or it was refused."""
+        assert len(self.lost()) <= len(self.refused)
 
     @precondition(lambda self: self.kafka.log)
     @invariant()

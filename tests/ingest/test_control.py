@@ -13,6 +13,8 @@ import pytest
 from ingest.control import (
     FACTS_AT_ONCE,
     MOST_QUEUED,
+    MOST_RECEIVED,
+    MOST_RECEIVED_BYTES,
     TEMPLATES_AT_ONCE,
     Channel,
     Facts,
@@ -258,6 +260,43 @@ def test_observations_and_reports_give_way_when_too_much_waits(pair: Pair) -> No
     for end in pair:
         end.start()
     assert taken(pair[1], MOST_QUEUED + 2)[-2:] == last
+
+
+@pytest.mark.parametrize(
+    ("message", "most"),
+    [
+        pytest.param(Partitions(1), MOST_RECEIVED, id="many"),
+        pytest.param(LARGE, MOST_RECEIVED_BYTES >> 20, id="large"),
+    ],
+)
+def test_what_is_not_taken_waits_at_the_other_end(pair: Pair, message: Message, most: int) -> None:
+    """A reader that listens and is slower than the sender holds a bounded part; once it takes that, the rest comes."""
+    sender, receiver = pair
+    for _ in range(2 * most):
+        sender.send(message)
+    for end in pair:
+        end.start()
+    until(lambda: len(receiver._incoming) >= most - 1, "the bound reached")
+    # The other way goes on meanwhile.
+    receiver.send(Ready())
+    assert taken(sender, 1) == [Ready()]
+    assert len(receiver._incoming) <= most
+    assert sender.queued > 0
+    assert taken(receiver, 2 * most) == [message] * (2 * most)
+    assert sender.queued == 0
+
+
+def test_an_end_that_closes_keeps_nobody_from_closing(pair: Pair) -> None:
+    """Also when it has more than it may hold, and takes nothing any more: what was sent to it is read to its end."""
+    sender, receiver = pair
+    for _ in range(MOST_RECEIVED + 10_000):
+        sender.send(Partitions(1))
+    for end in pair:
+        end.start()
+    until(lambda: len(receiver._incoming) == MOST_RECEIVED, "the bound reached")
+    receiver.close()
+    assert not any(thread.is_alive() for thread in receiver._threads)
+    until(sender.gone.is_set, "gone")
 
 
 # --- ends

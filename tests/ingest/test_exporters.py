@@ -303,6 +303,37 @@ def test_the_table_is_bounded() -> None:
     assert counted.lost == {"10.0.0.0": 1, "10.0.0.1": 1, "10.0.0.2": 1}
 
 
+def test_an_exporter_has_a_share_of_the_table() -> None:
+    """A domain is what a datagram says: one that says many leaves room for the others, whatever comes in one batch."""
+    exporters = Exporters(limit=10, exporter_limit=4)
+    greedy = [Said(0, domain=domain) for domain in range(9)]
+    exporters.hear(heard([*greedy[:3], Said(0, source="10.0.0.1"), *greedy[3:]]))
+    exporters.hear(heard([*greedy, Said(0, source="10.0.0.1", domain=1), *greedy], version=10))
+    exporters.hear(heard([Said(0, source="10.0.0.2", domain=domain) for domain in range(3)]))
+    of = Counter((one.exporter, one.version) for one in exporters.facts())
+    assert of == {(EDGE, 9): 4, ("10.0.0.1", 9): 1, ("10.0.0.1", 10): 1, ("10.0.0.2", 9): 3}
+    assert [one.observation_domain_id for one in exporters.facts() if one.exporter == EDGE] == [0, 1, 2, 3]
+    assert exporters.unlisted == 5 + 18
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=20), max_size=6))
+def test_the_table_and_each_share_of_it_are_bounded(batches: list[list[tuple[int, int]]]) -> None:
+    """Rows go to those that come first, as one by one would have it."""
+    exporters = Exporters(limit=8, exporter_limit=3)
+    listed: dict[tuple[str, int], int] = {}
+    unlisted = 0
+    for batch in batches:
+        exporters.hear(heard([Said(0, source=f"10.0.0.{source}", domain=domain) for source, domain in batch]))
+        for source, domain in ((f"10.0.0.{source}", domain) for source, domain in batch):
+            room = len(listed) < 8 and sum(one == source for one, _ in listed) < 3
+            if (source, domain) in listed or room:
+                listed[source, domain] = listed.get((source, domain), 0) + 1
+            else:
+                unlisted += 1
+    assert {(one.exporter, one.observation_domain_id): one.datagrams for one in exporters.facts()} == listed
+    assert exporters.unlisted == unlisted
+
+
 def test_more_exporters_than_one_batch_grow_the_table() -> None:
     """A table that grows in between forgets nothing."""
     counted = Counted()

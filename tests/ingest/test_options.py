@@ -302,7 +302,8 @@ def test_a_probability_that_is_no_number_is_no_rate(protocol: int, share: str) -
     """Neither of options data nor of a record, and nothing warns of it."""
     content = bytes.fromhex(share)
     told = options(protocol, SYSTEM_SCOPE if protocol == V9 else DOMAIN_SCOPE, {311: content})
-    for sent in ({}, {311: content}):
+    records: tuple[Sent, ...] = ({}, {311: content})
+    for sent in records:
         assert "sampling_rate" not in joined(protocol, told, flow(protocol, sent))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ingest.captures import Captures
 from ingest.decoders import Decoded
-from ingest.statistics import MOST_ROWS, NARROWEST, STATISTICS, Reading, Statistics, read_statistics
+from ingest.statistics import LONGEST_SCOPE, MOST_ROWS, NARROWEST, STATISTICS, Reading, Statistics, read_statistics
 from tests.builders import (
     INTERFACE,
     SYSTEM,
@@ -24,6 +24,7 @@ from tests.builders import (
     v9_datagram,
     v9_options_template,
     v9_options_templates,
+    variable,
 )
 from tests.ingest.collector import EXPORTER, RECEIVED_NS, Collector
 from tests.ingest.observations import NOW_NS
@@ -122,6 +123,28 @@ def exported(scope: str, narrowness: int) -> list[Told]:
 def test_totals_are_read_with_their_scope(payload: bytes, wanted: list[Told]) -> None:
     """Whose they are, and how narrow that is."""
     assert told(Collector().feed(payload)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("scope", "values"),
+    [
+        pytest.param((field(82, 65535),), [variable(b"x" * 60_000 + end) for end in (b"1", b"2")], id="a text"),
+        pytest.param((field(9999, 60_001),), [b"x" * 60_000 + end for end in (b"1", b"2")], id="what nobody knows"),
+        pytest.param(
+            tuple(field(20_000 + at, 60) for at in range(1000)),
+            [b"".join(b"%060d" % at for at in range(end, end + 1000)) for end in (1, 2)],
+            id="many",
+        ),
+    ],
+)
+def test_a_scope_is_told_in_few_characters(scope: tuple[bytes, ...], values: list[bytes]) -> None:
+    """However long what an exporter sends for it: it is kept with each total. Scopes that differ stay two."""
+    collector = Collector()
+    found = [
+        one for value in values for one in readings(collector.feed(ipfix(scope, (field(41, 4),), value + number(1, 4))))
+    ]
+    assert len({one.scope for one in found}) == len(found) == 2
+    assert all(len(one.scope) <= LONGEST_SCOPE for one in found)
 
 
 @pytest.mark.parametrize("octets", [1, 3, 4, 8])

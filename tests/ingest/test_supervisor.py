@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import time
@@ -34,6 +35,8 @@ from ingest.ledger import balances
 from ingest.state.knowledge import Changes
 from ingest.statistics import Reading, Statistics
 from ingest.supervisor import EXPORTER_LABELS, Supervisor, _final, _Worker, granted_cpus
+from ingest.worker import WorkerArguments
+from shared import log
 from shared.metrics import OTHER, Book, Snapshot, total, totals
 from shared.web import Check
 from tests.builders import mapped
@@ -145,6 +148,51 @@ def test_workers_are_ready_when_they_say_so(supervisor: Supervisor, members: lis
         Check("workers", ok=False, detail="1 of 2 workers receive"),
         Check("workers", ok=True, detail="2 of 2 workers receive"),
     ]
+
+
+def test_what_a_reload_may_not_change_stays_for_workers_that_are_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets, the spool's shares and topics are those of the start; the log level and secrets are new."""
+
+    def written(level: str, password: str, prefix: str, *listen: str) -> IngestSettings:
+        login = {"protocol": "sasl_plaintext", "mechanism": "PLAIN", "username": "us", "password": password}
+        return IngestSettings.model_validate(
+            {
+                "kafka": {"topic_prefix": prefix, "security": login},
+                "ingest": {"workers": 1, "listen": listen, "http": {"token": password}},
+                "log": {"level": level},
+            }
+        )
+
+    started: list[WorkerArguments] = []
+
+    class Process:
+        """A process that does nothing."""
+
+        def __init__(self, target: object, args: tuple[WorkerArguments], name: str) -> None:
+            started.extend(args)
+
+        def start(self) -> None:
+            """Start, or not."""
+
+    first = written("info", "old", "dc1.", "udp://[::]:2055", "udp://[::]:6343")
+    supervisor = Supervisor(first, lambda: written("debug", "new", "dc2.", "udp://[::]:2055"))
+    monkeypatch.setattr(supervisor, "_spawn", SimpleNamespace(Process=Process, RawValue=multiprocessing.RawValue))
+    monkeypatch.setattr(log, "set_level", lambda _: None)
+
+    async def hang_up() -> None:
+        supervisor._hang_up()
+        supervisor._start_worker(0)
+        supervisor._workers[0].channel.close(0.0)
+        await asyncio.gather(*supervisor._tasks)
+
+    asyncio.run(hang_up())
+    (one,) = started
+    assert one.settings.ingest == first.ingest
+    assert one.settings.kafka.topic_prefix == "dc1."
+    assert one.settings.log.level == "debug"
+    password = one.settings.kafka.security.password
+    assert password is not None
+    assert password.get_secret_value() == supervisor._token() == "new"
 
 
 # --- what workers count

@@ -240,3 +240,13 @@ def test_what_was_written_is_brought_to_the_disk_every_second(tmp_path: Path, mo
     ours.tend(LATER + 2 * SYNC_SECONDS)
     assert heard.reasons == [Reason.INPUT_OUTPUT]
     ours.close()
+
+
+def test_a_disk_that_is_too_slow_is_told(tmp_path: Path) -> None:
+    """Once for all files that were left to the kernel meanwhile."""
+    ours, heard = spool(tmp_path)
+    ours._disk.left_out = 5
+    for second in range(3):
+        ours.tend(LATER + second * SYNC_SECONDS)
+    assert heard.reasons == [Reason.SLOW]
+    ours.close()

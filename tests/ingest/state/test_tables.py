@@ -123,6 +123,16 @@ def test_what_comes_back_from_the_topic_is_known() -> None:
 # --- followed
 
 
+def test_an_empty_page_of_what_nobody_told_takes_no_room() -> None:
+    """Whoever may write to the topic could have thousands of pages made that are never removed."""
+    known = Known()
+    assert known.tables.follow(TableEntry(INTERFACES, 255, ()), 1.0, 0.0) == []
+    assert known.tables.pages == 0
+    known.hear(fact(3))
+    assert known.tables.follow(TableEntry(INTERFACES, 255, ()), 1.0, 0.0) == []
+    assert known.tables.pages == 1
+
+
 def test_what_others_told_is_told_to_workers_once() -> None:
     """What changed comes back as facts; what was read is not published."""
     known = Known()

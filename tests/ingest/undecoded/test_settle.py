@@ -18,7 +18,7 @@ from ingest.undecoded.outgoing import Letter, Settled, Tally
 from ingest.undecoded.settle import Settler, SettlingFailed
 from shared import codec, deadletter
 from shared.config import KafkaConfig
-from shared.metrics import Book
+from shared.metrics import Book, total
 from tests.ingest.undecoded.made import PRODUCER, read, waiting
 
 RECORDS, UNDECODED, DEADLETTER = "dc1.flows.records", "dc1.flows.undecoded", "dc1.flows.deadletter"
@@ -75,8 +75,13 @@ class Settling:
         self.book = Book()
         self.post = MemoryPost(tally)
         config = KafkaConfig(topic_prefix="dc1.")
-        self.settler = Settler(config, PRODUCER, MessageBounds(), str.lower, tally, self.post)
+        self.labelled: list[str] = []
+        self.settler = Settler(config, PRODUCER, MessageBounds(), self._label, tally, self.post)
         self.settler.partitions = 4
+
+    def _label(self, protocol: str) -> str:
+        self.labelled.append(protocol)
+        return protocol.lower()
 
     def settle(self, batches: list[pa.RecordBatch], rest: Rest, sets: int) -> int:
         """Settle a chunk of partition 3."""
@@ -111,6 +116,15 @@ def old(rows: int, reason: Reason = Reason.TEMPLATE_NEVER_CAME) -> GivenUp:
     """A message that is given up."""
     one = read(waiting(*[b"abc"] * rows, received_ns=5_000_000_000), offset=17)
     return GivenUp(one, one.value, rows, reason, 5_000_000_000)
+
+
+def test_records_are_counted_by_the_column(settling: Settling) -> None:
+    """Of a message with thousands of records each protocol is looked up once."""
+    settling.settler.partitions = 1
+    settling.settle([flows(900)], Rest(decoded=1), sets=1)
+    settling.settler.tally.enter(settling.book)
+    assert total(settling.book.snapshot(), "ingest_records_decoded_total", protocol="netflow_v9") == 900
+    assert settling.labelled == ["NETFLOW_V9"]
 
 
 def test_everything_goes_to_its_topic(settling: Settling) -> None:

@@ -106,6 +106,16 @@ def test_what_leaves_is_in_flight_until_kafka_has_it(working: Working) -> None:
     assert working.parked() == {"received": 20, "decoded": 0, "appended": 0, "dropped": dropped, "in_flight": 0}
 
 
+def test_what_has_left_memory_and_was_not_sent_yet_is_in_flight(working: Working) -> None:
+    """A report may be made at any time: the books balance in it."""
+    working.waiting.turn(SECOND, 4)
+    working.feed(*data(20))
+    assert working.pipeline.parking.sets < 20
+    assert working.parked()["in_flight"] == 20
+    working.waiting.turn(SECOND, 4)
+    assert working.parked()["in_flight"] == 20
+
+
 def test_what_dies_with_a_worker_is_known(working: Working) -> None:
     """Its last report tells how many sets waited in its memory: so many are lost when it is killed."""
     working.waiting.turn(SECOND, 4)
