@@ -15,6 +15,9 @@ from forwarder.cut import Cutter, Message, Range, Token
 from forwarder.shape import Shape
 from shared.codec import CorruptMessageError, Headers, decode, merge, merged_rows, read_headers
 
+MOST_AHEAD: Final = 1000
+"""Batches of a partition that a sink may have behind one that it does not take; nothing more is read of it then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -74,6 +77,8 @@ class Assembly:
     open: list[Held] = field(default_factory=list)
     waiting: deque[Batch] = field(default_factory=deque)
     """Cut and not acknowledged, or acknowledged behind one that is not, in the order of the log."""
+    ahead: int = 0
+    """How many of these are acknowledged, and cannot be committed before one that is not."""
     stopped_ms: int | None = None
     """Append time of the message that the partition stands still at."""
     _begin: int = field(init=False)
@@ -115,8 +120,10 @@ class Assembly:
     def acknowledge(self, batch: Batch) -> None:
         """Note that the sink has a batch, and move the partition's lowest cut over all that it has without a gap."""
         batch.acknowledged = True
+        self.ahead += 1
         while self.waiting and self.waiting[0].acknowledged:
             self.partition.acknowledged = self.waiting.popleft().token.end
+            self.ahead -= 1
         self.partition.settled = not any(one.handed for one in self.waiting)
 
     @property

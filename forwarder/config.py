@@ -317,6 +317,20 @@ class ForwarderConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _fit_beside_an_offset(self) -> Self:
+        from forwarder.shape import LONGEST_TEXT, shape_of
+
+        for name in self.sinks:
+            length = len(shape_of(self, name, 1).text())
+            if length > LONGEST_TEXT:
+                raise ValueError(
+                    f"the settings by which the batches of the sink {name} are made (batch, dedup, aggregate) take"
+                    f" {length:,} characters, and {LONGEST_TEXT:,} fit beside an offset in Kafka, where a restart has to"
+                    " find them: name fewer networks in dedup.flow.metering_overrides, such as one that has several in it"
+                )
+        return self
+
     def aggregation(self, sink: str) -> AggregateConfig | None:
         """What is added up for one sink: what it says itself, else what all say; None for nothing."""
         own = self.sinks[sink].aggregate or self.aggregate

@@ -1,12 +1,14 @@
 """The consumer of one sink: which partitions are ours, from where they are read, and what is committed.
 
-Everything here runs in the sink's own thread; the callbacks of the Kafka client too, inside :meth:`LogConsumer.poll`.
+Everything here runs in the sink's own thread; the callbacks of the Kafka client too, inside :meth:`LogConsumer.poll`. It
+leaves its group in another, for which the first one waits.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,8 +16,9 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from confluent_kafka.admin import OffsetSpec
 
 from forwarder.course import Course, read_note
+from forwarder.gaps import Poll
 from shared.errors import SluicewayError
-from shared.kafka import admin, consumer, consumer_properties
+from shared.kafka import admin, consumer, consumer_properties, uuid_text
 from shared.log import Throttle, get_logger
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from forwarder.shape import Shape
     from shared.config import KafkaConfig
 
+CLOSE_SECONDS: Final = 30.0
+"""How long leaving the group may take."""
 LOOKUP_SECONDS: Final = 15.0
 """How long an assignment may take to find out from where to read."""
 HIGH_EVERY_SECONDS: Final = 5.0
@@ -79,7 +84,9 @@ class Partition:
     the sink has not acknowledged, ``acknowledged``: what lies between was delivered before, and is read to be
     remembered. ``committed`` is what Kafka has of ``acknowledged``, ``high`` the offset after the last message. ``ended`` says that
     there was nothing behind what was read; the position may be below the end even then, since a log has offsets that
-    are no messages. ``settled`` says that nothing behind ``acknowledged`` was handed to the sink. ``gap`` is the offset at which the log went on behind a gap that is being asked for again.
+    are no messages. ``settled`` says that nothing behind ``acknowledged`` was handed to the sink. ``gap``
+    is the offset at which the log went on behind a gap that is being asked for again. ``held`` says that nothing more of
+    it is fetched until the sink has taken a batch that all those behind it wait for.
     """
 
     number: int
@@ -93,6 +100,13 @@ class Partition:
     ended: bool = False
     stopped: str | None = None
     gap: int | None = None
+    held: bool = False
+
+    def stand_still(self, offset: int, reason: str) -> None:
+        """Stay before the message at an offset, which is there, whatever was heard of the end behind it."""
+        self.stopped = reason
+        self.position = offset
+        self.ended = False
 
 
 class Listener(Protocol):
@@ -130,8 +144,10 @@ class LogConsumer:
         client_id: str,
         shape: Callable[[int], Shape],
         listener: Listener,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
         self._config = config
+        self._close_seconds = close_seconds
         self._topic = topic
         self._shape = shape
         self._group_id = group_id
@@ -192,8 +208,8 @@ class LogConsumer:
             raise BrokenConsumerError(str(error)) from error
         finally:
             self._raise_failure()
-        sought: set[int] = set()
-        return [message for message in messages if self._is_next(message, sought)]
+        poll = Poll(self._seek)
+        return [message for message in messages if self._is_next(message, poll)]
 
     def commit(self) -> None:
         """Commit what was acknowledged since the last commit, in one request, unless one is under way."""
@@ -210,9 +226,21 @@ class LogConsumer:
 
     def stop(self, partition: Partition, offset: int, reason: str) -> None:
         """Read nothing more of a partition, from ``offset`` on; the others go on."""
-        partition.stopped = reason
-        partition.position = offset
+        partition.stand_still(offset, reason)
         self._client.pause([TopicPartition(self._topic, partition.number)])
+
+    def hold(self, partition: Partition) -> None:
+        """Fetch nothing more of one partition until ``release``; the others go on."""
+        if not partition.held:
+            partition.held = True
+            self._client.pause(self._names([partition.number]))
+
+    def release(self, partition: Partition) -> None:
+        """Fetch a partition again that was held."""
+        if partition.held:
+            partition.held = False
+            if not self._paused and partition.stopped is None:
+                self._client.resume(self._names([partition.number]))
 
     def pause(self) -> None:
         """Fetch nothing until ``resume``, while ``poll`` keeps us in the group; partitions that come stay paused too."""
@@ -224,7 +252,7 @@ class LogConsumer:
         """Fetch again."""
         if self._paused:
             self._paused = False
-            running = [number for number, partition in self._partitions.items() if partition.stopped is None]
+            running = [one.number for one in self._partitions.values() if one.stopped is None and not one.held]
             self._client.resume(self._names(running))
 
     def refresh_highs(self) -> None:
@@ -242,17 +270,30 @@ class LogConsumer:
             self._highs = self._list_offsets(self._partitions, OffsetSpec.latest())
 
     def close(self) -> None:
-        """Commit what was acknowledged, and leave the group."""
+        """Commit what was acknowledged, and leave the group.
+
+        The client waits without bound for a broker that stopped answering; what is not done in time is left undone.
+        """
         if self._consumer is None:
             return
+        # The thread alone has the client then: to let go of it would wait as well.
+        leaving = threading.Thread(target=self._leave, args=(self._consumer,), name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(self._close_seconds)
+        if leaving.is_alive():
+            self._log.warning(
+                "the consumer could not leave its group in time: its partitions are free when its session is over",
+                seconds=self._close_seconds,
+            )
+        self._consumer = None
+        self._admin = None
+
+    def _leave(self, client: Consumer) -> None:
         try:
             self._commit_now(self._partitions)
-            self._consumer.close()
-        except KafkaException as error:
+            client.close()
+        except (KafkaException, RuntimeError) as error:
             self._log.warning("the consumer could not leave its group in order", error=str(error))
-        finally:
-            self._consumer = None
-            self._admin = None
 
     @property
     def _client(self) -> Consumer:
@@ -265,45 +306,31 @@ class LogConsumer:
 
     # --- what comes
 
-    def _is_next(self, message: Message, sought: set[int]) -> bool:
-        """Whether a message is the next of a partition that is ours; ``sought`` are those that this poll has moved."""
+    def _is_next(self, message: Message, poll: Poll) -> bool:
+        """Whether a message is the next of a partition that is ours."""
         error = message.error()
         if error is not None:
-            self._hear(message, error, sought)
+            self._hear(message, error, poll)
             return False
         number, offset = message.partition(), message.offset()
         partition = None if number is None else self._partitions.get(number)
-        if partition is None or offset is None or partition.stopped is not None or partition.number in sought:
+        if partition is None or offset is None or partition.stopped is not None or not poll.is_next(partition, offset):
             return False
-        if offset < partition.position:
-            return False
-        if offset > partition.position and partition.gap != offset:
-            # The log may have a gap (a transaction's marker), and the client may have lost something: asking again
-            # tells them apart.
-            partition.gap = offset
-            sought.add(partition.number)
-            self._seek(partition, partition.position)
-            return False
-        partition.gap = None
-        partition.ended = False
-        partition.position = offset + 1
         self._complaint = None
         return True
 
-    def _seek(self, partition: Partition, offset: int) -> None:
+    def _seek(self, number: int, offset: int) -> None:
         try:
-            self._client.seek(TopicPartition(self._topic, partition.number, offset))
+            self._client.seek(TopicPartition(self._topic, number, offset))
         except KafkaException as error:
-            raise BrokenConsumerError(
-                f"partition {partition.number} cannot be read from offset {offset}: {error}"
-            ) from error
+            raise BrokenConsumerError(f"partition {number} cannot be read from offset {offset}: {error}") from error
 
-    def _hear(self, message: Message, error: KafkaError, sought: Collection[int]) -> None:
+    def _hear(self, message: Message, error: KafkaError, poll: Poll) -> None:
         number = message.partition()
         partition = None if number is None else self._partitions.get(number)
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name for it
-            if partition is not None and number not in sought:
-                partition.ended = True
+            if partition is not None and partition.stopped is None:
+                poll.end(partition)
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001 - the same
             # What came before it in the same poll has to be cut first.
@@ -331,7 +358,7 @@ class LogConsumer:
                 partition.position = where.offset
                 if gone:
                     self._tell_expired(number, gone, where.offset)
-            self._seek(partition, partition.position)
+            self._seek(number, partition.position)
 
     def _tell_expired(self, number: int, messages: int, offset: int) -> None:
         self._log.error(
@@ -359,8 +386,9 @@ class LogConsumer:
             if where.expired:
                 self._tell_expired(partition.number, where.expired, where.offset)
             self._listener.assigned(partition, where.expired)
-        if self._paused:
-            self._client.pause(self._names(partition.number for partition, _ in begun))
+        # A partition that was paused when it went comes back paused.
+        change = self._client.pause if self._paused else self._client.resume
+        change(self._names(partition.number for partition, _ in begun))
         self._joined = True
         if numbers:
             self._log.info("partitions were assigned", partitions=numbers, ours=len(self._partitions))
@@ -381,7 +409,7 @@ class LogConsumer:
             offset, note = committed[number].offset, committed[number].metadata
             where = place(offset, lows[number], highs[number], number)
             noted = read_note(note)
-            if noted.unknown:
+            if noted.unknown and (noted.until is None or noted.until > where.offset):
                 self._log.warning(
                     "the group's offset was committed by another version: what it delivered behind the offset, and did"
                     " not commit any more, may be delivered again under other names",
@@ -438,6 +466,10 @@ class LogConsumer:
         while open_:
             found = self._offsets_at({number: early[number] for number in open_}, partitions)
             open_ = {number for number in open_ if found[number] > partitions[number].acknowledged}
+            for number in [one for one in open_ if not early[one]]:
+                # No message is left before the cut, only markers: there is no time to be found.
+                open_.remove(number)
+                late.pop(number, None)
             for number in open_:
                 late[number] = early[number]
                 early[number] = max(0, early[number] - back_ms)
@@ -466,9 +498,7 @@ class LogConsumer:
             raise RuntimeError("open() comes first")
         asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOKUP_SECONDS)
         told = asked[self._topic].result()
-        # The client writes a UUID in plain base64, whose slash no file name can have; Kafka itself writes it so.
-        topic_id = str(told.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
-        return topic_id, len(told.partitions)
+        return uuid_text(told.topic_id), len(told.partitions)
 
     def _bounds(self, numbers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
         lows = self._list_offsets(numbers, OffsetSpec.earliest())

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from forwarder.shape import Shape
+from shared.errors import SluicewayError
 
 NOTE_BYTES: Final = 4000
 """Kafka takes 4,096 bytes beside an offset."""
+LAST_OFFSET: Final = 2**63 - 1
 FORMAT: Final = 1
 CLOCK_SLACK_MS: Final = 60_000
 """How far append time may go back in a partition."""
+
+
+class TooManyShapesError(SluicewayError):
+    """The shapes that hold now, and those that come, do not fit beside an offset: the next start could not know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +86,24 @@ class Course:
 
     @classmethod
     def plan(cls, noted: Noted, start: int, end: int, shape: Shape) -> Course:
-        """Decide by which shapes to go on at the offset ``start`` of a log that ends at ``end``."""
+        """Decide by which shapes to go on at the offset ``start`` of a log that ends at ``end``.
+
+        Raises:
+            TooManyShapesError: the settings have changed so often behind ``start`` that there is no room to note them.
+        """
         until = max(start, end if noted.until is None else noted.until)
         # Nobody has delivered by a shape that was only planned, nor can anybody know one that is not known.
         epochs = [] if noted.unknown else [one for one in noted.epochs if one.after <= start or one.after < until]
         if not epochs or epochs[-1].shape != shape:
             epochs.append(Epoch(until if epochs else start, shape))
         now = max((number for number, epoch in enumerate(epochs) if epoch.after <= start), default=0)
+        needed = [Epoch(LAST_OFFSET, epoch.shape) for epoch in epochs[now:]]
+        if len(_text(LAST_OFFSET, _told(needed))) > NOTE_BYTES:
+            raise TooManyShapesError(
+                f"the settings by which batches are made have changed {len(needed) - 1} times since offset {start}, and"
+                f" batches up to offset {until} may have been delivered by any of them: so many settings have no room beside"
+                " an offset in Kafka. Put back those with which this ran last, until it has delivered up to that offset"
+            )
         return cls(epochs, until, now)
 
     @property
@@ -125,20 +142,24 @@ class Course:
         return turned
 
     def note(self, settled: int | None = None) -> str:
-        """Return what is to stand beside the group's offset: as many epochs as there is room for, the latest ones.
+        """Return what is to stand beside the group's offset: the epochs from now on, and earlier ones while there is room.
 
         ``settled`` is the offset behind which we have delivered nothing, when that is so.
         """
         until = None if settled is None else max(settled, self.until)
-        epochs: list[list[Any]] = []
-        note = ""
-        for epoch in reversed(self.epochs):
-            epochs.insert(0, [epoch.after, epoch.shape.model_dump(mode="json")])
-            longer = json.dumps({"format": FORMAT, "until": until, "epochs": epochs}, separators=(",", ":"))
-            if len(longer) > NOTE_BYTES:
-                break
-            note = longer
+        told = _told(self.epochs)
+        first, note = self.now, _text(until, told[self.now :])
+        while first > 0 and len(longer := _text(until, told[first - 1 :])) <= NOTE_BYTES:
+            first, note = first - 1, longer
         return note
+
+
+def _told(epochs: Iterable[Epoch]) -> list[list[Any]]:
+    return [[epoch.after, epoch.shape.model_dump(mode="json")] for epoch in epochs]
+
+
+def _text(until: int | None, told: list[list[Any]]) -> str:
+    return json.dumps({"format": FORMAT, "until": until, "epochs": told}, separators=(",", ":"))
 
 
 def shape_at(epochs: Iterable[Epoch], offset: int) -> Shape | None:

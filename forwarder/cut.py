@@ -89,13 +89,8 @@ class Cutter:
         """Append time from which on no message can belong to the open batch; None when there is none."""
         return None if self._interval is None else (self._interval + 1) * self._rule.interval_ms
 
-    def push(self, message: Message) -> list[Range]:
-        """Take the next message, and return the ranges that it closes: none, one, or two, in order."""
-        before, after = self.before(message), self.add(message)
-        return [one for one in (before, after) if one is not None]
-
     def before(self, message: Message) -> Range | None:
-        """Return the range that ends before the next message; :meth:`add` comes after it."""
+        """Return the range that ends before the next message; :meth:`add` takes it, after that."""
         return self.reach(message.offset, message.append_ms) or (
             self.close(message.offset) if self._interval is not None and self._overflows(message) else None
         )

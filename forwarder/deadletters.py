@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from forwarder.sinks.base import Busy, Done
 from shared import codec, deadletter
 from shared.deadletter import DeadLetter, NotADeadLetterError
 from shared.errors import SluicewayError
-from shared.kafka import DEADLETTER, admin, consumer, consumer_properties, full_name
+from shared.kafka import DEADLETTER, admin, consumer, consumer_properties, full_name, uuid_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +177,7 @@ class Letters:
         asker = admin(self.kafka, "sluiceway-deadletters-admin")
         asked = asker.describe_topics(TopicCollection([self.topic]), request_timeout=ANSWER_SECONDS)
         told = asked[self.topic].result()
-        self.topic_id = str(told.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
+        self.topic_id = uuid_text(told.topic_id)
         names = [TopicPartition(self.topic, one.id) for one in told.partitions]
         begin = []
         for name in names:
@@ -194,9 +195,11 @@ class Letters:
             if quiet >= QUIET_SECONDS:
                 raise SluicewayError(f"Kafka gives nothing more of {self.topic}, though its end is further on")
             for message in messages:
-                number, offset = message.partition() or 0, message.offset() or 0
-                if message.error() is not None:
-                    # The end of a partition, whose last offsets may be no messages.
+                number, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name for it
+                        raise KafkaException(error)
+                    # The last offsets of a partition may be no messages.
                     left.pop(number, None)
                 elif number in left:
                     yield message
@@ -224,20 +227,42 @@ class Delivered:
     problem: str | None = None
 
 
-def deliver(found: Found, sink: Sink, topic_id: str, wait: Callable[[float], object]) -> Delivered:
+def token_of(found: Found, topic_id: str) -> Token:
+    """The name under which a letter of the forwarder is delivered: by its origin and what is in it, not by its place.
+
+    The same letter may be in the topic several times, and whoever takes one of them has them all. ``topic_id`` is that of
+    the dead letters.
+
+    Raises:
+        ValueError: it is no dead letter.
+    """
+    facts = found.facts
+    if facts is None:
+        raise ValueError(f"{found.place} is no dead letter")
+    told = found.header(ORIGIN_END) or ""
+    end = int(told) if told.isascii() and told.isdigit() else facts.offset + 1
+    mark = hashlib.blake2b(digest_size=8)
+    for part in (facts.topic, facts.reason, found.detail):
+        mark.update(part.encode() + b"\0")
+    mark.update(found.value)
+    return Token(topic_id, facts.partition, facts.offset, end, only=mark.hexdigest())
+
+
+def deliver(found: Found, sink: Sink, topic_id: str, wait: Callable[[float, str], object]) -> Delivered:
     """Hand a letter of the forwarder to a sink, under a name of its own that is the same each time.
 
-    ``wait`` is called with seconds while the sink is busy. What the sink refuses again stays a dead letter.
+    ``wait`` is called with seconds, and with what the sink says, while it is busy. What the sink refuses again stays a
+    dead letter.
     """
     try:
         table = found.table()
     except SluicewayError as error:
         return Delivered(found.place, 0, str(error))
-    token = Token(topic_id, found.place.partition, found.place.offset, found.place.offset + 1)
+    token = token_of(found, topic_id)
     sifting = Sifting(table.slice(0, 0), token, table) if found.is_sums else Sifting(table, token)
     pause = 1.0
     while isinstance(outcome := sifting.deliver(sink.deliver), Busy):
-        wait(outcome.retry_after or pause)
+        wait(outcome.retry_after or pause, outcome.detail)
         pause = min(30.0, 2 * pause)
     taken = table.num_rows - len(sifting.bad)
     if not isinstance(outcome, Done):

@@ -41,6 +41,7 @@ class Policy:
     concurrency: int = 2
     max_queued_records: int = 1_000_000
     max_queued_bytes: int = 256 << 20
+    max_queued_batches: int = 1000
     base_seconds: float = 0.2
     cap_seconds: float = 30.0
 
@@ -58,6 +59,8 @@ class Parcel:
     sums: pa.Table | None = None
     letters: tuple[Letter, ...] = ()
     """Dead letters of the batch that are put away with it."""
+    received: pa.ChunkedArray | None = None
+    """When its records were received, where the sink gets nothing but their sums."""
 
     @property
     def rows(self) -> int:
@@ -67,7 +70,7 @@ class Parcel:
     @property
     def size(self) -> int:
         """Bytes that they take in memory."""
-        return int(self.table.nbytes + (0 if self.sums is None else self.sums.nbytes))
+        return int(sum(part.nbytes for part in (self.table, self.sums, self.received) if part is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ class Delivery:
         return (
             self._queued_records < self._policy.max_queued_records
             and self._queued_bytes < self._policy.max_queued_bytes
+            and len(self._errands) < self._policy.max_queued_batches
         )
 
     @property
@@ -301,7 +305,8 @@ class Delivery:
                     self._book.add(
                         "forwarder_dead_letters_total", letter.records, sink=self._name, reason=letter.reason
                     )
-                    if letter.reason != letters.CORRUPT:
+                    # Where the sink has the records themselves, it only lacks their sums.
+                    if letter.reason != letters.CORRUPT and not (letter.is_sums and errand.parcel.table.num_rows):
                         refused[letter.reason] += letter.records
                 self._finished.append(Finished(errand.parcel, outcome, refused))
             self._trouble = None
@@ -352,3 +357,4 @@ class Delivery:
     def _gauge(self) -> None:
         self._book.set("forwarder_queue_records", self._queued_records, sink=self._name)
         self._book.set("forwarder_queue_bytes", self._queued_bytes, sink=self._name)
+        self._book.set("forwarder_queue_batches", len(self._errands), sink=self._name)

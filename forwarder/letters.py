@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
+from forwarder.aggregate import RECORDS
 from forwarder.sinks.base import Refused
 from shared import codec
 from shared.deadletter import DeadLetter
@@ -51,12 +52,13 @@ DETAIL_BYTES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One message for ``flows.deadletter``, and how many records of what reason are in it."""
+    """One message for ``flows.deadletter``, and how many records of what reason are in it, or were added up to its sums."""
 
     value: bytes
     headers: Headers
     reason: str
     records: int
+    is_sums: bool = False
 
 
 class Letterbox(Protocol):
@@ -138,12 +140,14 @@ def refused(topic: str, sink: str, token: Token, sifting: Sifting, now_ms: int) 
             groups.setdefault((reason, one.outcome.detail), []).append(at)
         rows = sifting.bad_rows(sums=sums)
         for (reason, detail), numbers in groups.items():
+            table = rows.take(numbers)
+            records = sum(table[RECORDS].to_pylist()) if sums else table.num_rows
             facts = DeadLetter(reason, STAGE, topic, token.partition, token.start, now_ms, sink)
             headers = facts.headers(codec.headers(len(numbers), STAGE))
             headers += [(DETAIL, _detail(detail)), (ORIGIN_END, b"%d" % token.end)]
             if sums:
                 headers.append((CONTENT, SUMS))
-            yield Letter(_encoded(rows.take(numbers)), headers, reason, 0 if sums else len(numbers))
+            yield Letter(_encoded(table), headers, reason, records, is_sums=sums)
 
 
 def _encoded(table: pa.Table) -> bytes:

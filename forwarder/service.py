@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from forwarder import letters
-from forwarder.assembly import Assembly, Batch, Decoded, decode_batch, hold
+from forwarder.aggregate import RECEIVED
+from forwarder.assembly import MOST_AHEAD, Assembly, Batch, Decoded, decode_batch, hold
 from forwarder.consumer import BrokenConsumerError, Listener, Partition
 from forwarder.delivery import Delivery, Finished, Parcel
 from forwarder.ledger import Drop, Ledger
@@ -85,6 +86,14 @@ class Log(Protocol):
 
     def stop(self, partition: Partition, offset: int, reason: str) -> None:
         """Read nothing more of a partition."""
+        ...
+
+    def hold(self, partition: Partition) -> None:
+        """Fetch nothing of a partition for now."""
+        ...
+
+    def release(self, partition: Partition) -> None:
+        """Fetch a partition again that was held, if it was."""
         ...
 
     def pause(self) -> None:
@@ -212,6 +221,8 @@ class SinkService:
 
     def start(self) -> None:
         """Start the threads of the sink, which is open by then."""
+        self._book.set("forwarder_sink_failed", 0, sink=self.plan.sink)
+        self._count_partitions()
         self._delivery.start()
         self._thread.start()
 
@@ -262,6 +273,7 @@ class SinkService:
                 self._log.warning("the consumer is made anew", reason=str(error))
             except SluicewayError as error:
                 self._say(Phase.FAILED, str(error))
+                self._book.set("forwarder_sink_failed", 1, sink=self.plan.sink)
                 self._log.error("the sink has stopped, and stays so until this is mended", reason=str(error))
                 break
             except Exception as error:  # noqa: BLE001 - a defect may pass; to end the thread would end the sink for good
@@ -299,6 +311,7 @@ class SinkService:
     def _turn(self, consumer: Log) -> None:
         self._turned = time.monotonic()
         self._settle()
+        self._hold_back(consumer)
         self._submit()
         for message in self._take(consumer):
             self._push(consumer, message)
@@ -308,6 +321,21 @@ class SinkService:
             self._ticked = self._turned
             self._tick(consumer)
 
+    def _hold_back(self, consumer: Log) -> None:
+        """Read no more of partitions of which too much is delivered behind a batch that is not."""
+        for assembly in self._assemblies.values():
+            if assembly.ahead < MOST_AHEAD:
+                consumer.release(assembly.partition)
+            elif not assembly.partition.held:
+                consumer.hold(assembly.partition)
+                self._log.warning(
+                    "the sink does not take a batch, and has many that come after it: nothing more of its partition is"
+                    " read until it takes that one",
+                    partition=assembly.partition.number,
+                    offset=assembly.partition.acknowledged,
+                    batches=assembly.ahead,
+                )
+
     def _take(self, consumer: Log) -> Sequence[Any]:
         """Take messages, or wait for a sink that is full."""
         if self._delivery.has_room:
@@ -316,12 +344,17 @@ class SinkService:
             return consumer.poll(POLL_MESSAGES, POLL_SECONDS)
         if self._held_since is None:
             self._held_since = self._turned
-        if self._turned - self._held_since < self._patience.hold:
+        if self._reads:
             # A paused partition fetches again what was queued for it, so a short wait goes without.
             self._delivery.wait(POLL_SECONDS)
             return []
         consumer.pause()
         return consumer.poll(POLL_MESSAGES, POLL_SECONDS)
+
+    @property
+    def _reads(self) -> bool:
+        """Whether more is read as soon as there is room, or else partitions are paused by now."""
+        return self._held_since is None or self._turned - self._held_since < self._patience.hold
 
     def _finish(self) -> None:
         """Deliver what is cut, as far as the sink takes it in time; closing commits."""
@@ -379,7 +412,7 @@ class SinkService:
             )
             if shaped.table.num_rows or (shaped.sums is not None and shaped.sums.num_rows) or corrupt:
                 assembly.hand(batch)
-                parcel = Parcel(batch.token, shaped.table, shaped.sums, corrupt)
+                parcel = Parcel(batch.token, shaped.table, shaped.sums, corrupt, shaped.received)
                 self._parcels[parcel] = batch
                 self._delivery.submit(parcel)
             else:
@@ -469,7 +502,7 @@ class SinkService:
                 records=records,
                 token=str(batch.token),
             )
-        delays = _delays(finished.parcel.table)
+        delays = _delays(finished.parcel)
         if delays is not None:
             self._book.observe_many("end_to_end_seconds", delays, sink=self.plan.sink)
         self._acknowledge(batch)
@@ -518,6 +551,7 @@ class SinkService:
         returned = sum(self._assemblies.pop(number).records for number in partitions if number in self._assemblies)
         if returned:
             self.ledger.give_back(returned)
+        self._count_partitions()
         for number in partitions:
             self._shapers.pop(number, None)
             for name in ("forwarder_lag_messages", "forwarder_lag_seconds", "forwarder_retention_left_seconds"):
@@ -541,7 +575,8 @@ class SinkService:
         for number, assembly in sorted(self._assemblies.items()):
             partition = assembly.partition
             ends_ms = assembly.cutter.ends_ms
-            if ends_ms is not None and partition.ended:
+            # Where nothing is read a heartbeat would not be seen, and so there would be another, and another.
+            if ends_ms is not None and partition.ended and not partition.held and self._reads:
                 self._pulse.beat(number, ends_ms)
             state = self._partition_state(assembly, in_flight.get(number, 0), now_ms)
             states.append(state)
@@ -550,11 +585,18 @@ class SinkService:
             self._book.set("forwarder_lag_messages", state.lag_messages, **labels)
             self._book.set("forwarder_lag_seconds", state.lag_seconds, **labels)
             self._book.set("forwarder_retention_left_seconds", left, **labels)
+        self._count_partitions()
         shapers = list(self._shapers.values())
         self._book.set("forwarder_dedup_entries", sum(map(len, shapers)), sink=self.plan.sink)
         self._book.set("forwarder_dedup_bytes", sum(one.nbytes for one in shapers), sink=self.plan.sink)
         self._throttle.flush()
         self._say(*self._summary(consumer), tuple(states))
+
+    def _count_partitions(self) -> None:
+        assemblies = self._assemblies.values()
+        stopped = sum(one.partition.stopped is not None for one in assemblies)
+        self._book.set("forwarder_partitions_stopped", stopped, sink=self.plan.sink)
+        self._book.set("forwarder_batches_uncommittable", sum(one.ahead for one in assemblies), sink=self.plan.sink)
 
     def _partition_state(self, assembly: Assembly, in_flight: int, now_ms: int) -> PartitionState:
         partition = assembly.partition
@@ -591,9 +633,11 @@ class SinkRefusedError(SluicewayError):
     """A sink will never take a batch, and there is nowhere else to put it."""
 
 
-def _delays(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _delays(parcel: Parcel) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     """Seconds from the reception of each record to now."""
-    if "time_received" not in table.column_names:
-        return None
-    received = table["time_received"].drop_null().cast(pa.int64()).to_numpy()
-    return np.asarray((time.time_ns() - received) / 1e9)
+    received = parcel.received
+    if received is None:
+        if RECEIVED not in parcel.table.column_names:
+            return None
+        received = parcel.table[RECEIVED]
+    return np.asarray((time.time_ns() - received.drop_null().cast(pa.int64()).to_numpy()) / 1e9)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """Of the rules by which batches are cut, deduplicated and aggregated; another number for any other outcome."""
 
-LONGEST_TEXT: Final = 1500
-"""Characters of a shape, so that two of them fit beside an offset in Kafka."""
+LONGEST_TEXT: Final = 1950
+"""Characters of a shape, so that two of them always fit beside an offset in Kafka; the settings are refused past it."""
 
 
 class Shape(Section):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from forwarder.aggregate import Aggregated, Aggregation
+from forwarder.aggregate import RECEIVED, Aggregated, Aggregation
 from forwarder.dedup.exact import ExactDedup, Verdict, read_ids
 from forwarder.dedup.lease import LeaseDedup
 from forwarder.dedup.marking import drop, mark
@@ -29,6 +29,7 @@ class Shaped:
 
     ``table`` is without rows where nothing but ``sums`` is delivered, or nothing at all. ``exact`` records were there
     before, ``dropped`` and ``marked`` ones are told by another exporter too. ``unidentified`` have no id.
+    ``received`` is when the records were received that are delivered as nothing but sums.
     ``forgotten`` ids were given up before their time. ``undecided`` records may be told twice, since nothing is known of
     their interfaces, or there was no room to remember their flows.
     """
@@ -42,6 +43,7 @@ class Shaped:
     forgotten: int = 0
     undecided: int = 0
     aggregated: Aggregated | None = None
+    received: pa.ChunkedArray | None = None
 
 
 class Shaper:
@@ -114,6 +116,7 @@ class Shaper:
             forgotten=0 if verdict is None else verdict.forgotten,
             undecided=undecided,
             aggregated=aggregated,
+            received=None if raw or RECEIVED not in table.column_names else table[RECEIVED],
         )
 
     def _verdict(self, shape: Shape, decoded: Decoded) -> Verdict | None:

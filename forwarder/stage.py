@@ -230,7 +230,8 @@ def _shown(line: Line) -> dict[str, Any]:
         "detail": state.detail,
         "health": {"ok": health.ok, "detail": health.detail},
         "partitions": len(state.partitions),
-        "breaker": "closed",
+        # There is none yet; the key is part of the contract.
+        "breaker": None,
         "concurrency": status.concurrency,
         "queue": {"batches": status.batches, "records": status.records, "bytes": status.bytes},
         "latency_seconds": status.latency_seconds,

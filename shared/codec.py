@@ -131,17 +131,19 @@ def decode(value: bytes | pa.Buffer, columns: Mapping[str, Column] = COLUMN) -> 
         # In full: columns that point beyond their memory would take the process with them. It costs a tenth of reading.
         table.validate(full=True)
         names = table.schema.names
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
+            raise CorruptMessageError(f"column {twice} stands there more than once")
+        for field in table.schema:
+            known = columns.get(field.name)
+            if known is None:
+                continue
+            if known.type != field.type:
+                raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
+            if pa.types.is_dictionary(field.type):
+                table = _without_null_values(table, field)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise CorruptMessageError(f"not a readable Arrow stream: {error}") from error
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise CorruptMessageError(f"column {twice} stands there more than once")
-    for field in table.schema:
-        known = columns.get(field.name)
-        if known is not None and known.type != field.type:
-            raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
-        if pa.types.is_dictionary(field.type):
-            table = _without_null_values(table, field)
     return table
 
 

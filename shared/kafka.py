@@ -201,6 +201,11 @@ def ensure_topics(config: KafkaConfig, names: Sequence[str], timeout_seconds: fl
     return TopicReport(facts, tuple(problems))
 
 
+def uuid_text(uuid: Uuid) -> str:
+    """A UUID as Kafka itself writes it; the client writes + and / for its - and _, and no file name may have a /."""
+    return str(uuid).translate(str.maketrans("+/", "-_"))
+
+
 def partition_count(config: KafkaConfig, name: str, timeout_seconds: float = 10.0) -> int:
     """How many partitions a topic has now, and 0 when it is not there or may not be looked at.
 
@@ -481,16 +486,11 @@ class _Session:
 def _facts(description: TopicDescription, settings: Mapping[str, str] | None, *, created: bool) -> TopicFacts:
     return TopicFacts(
         name=description.name,
-        topic_id=_uuid_text(description.topic_id),
+        topic_id=uuid_text(description.topic_id),
         partitions=len(description.partitions),
         log_append_time=None if settings is None else settings.get("message.timestamp.type") == "LogAppendTime",
         created=created,
     )
-
-
-def _uuid_text(uuid: Uuid) -> str:
-    """A UUID as Kafka itself writes it; the client writes + and / for its - and _, and no file name may have a /."""
-    return str(uuid).translate(str.maketrans("+/", "-_"))
 
 
 def _problems(session: _Session, wanted: Topic, settings: Mapping[str, str] | None) -> list[str]:

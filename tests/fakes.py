@@ -84,7 +84,7 @@ class MemorySink:
             self.gate.wait()
             if isinstance(answer, Exception):
                 raise answer
-            if isinstance(answer, Done) and self.refuses & set(table["record_id"].to_pylist()):
+            if isinstance(answer, Done) and self.refuses & set(_ids(table)):
                 return Refused("no such record")
             if isinstance(answer, Done):
                 with self._lock:
@@ -105,7 +105,11 @@ class MemorySink:
 
     def record_ids(self) -> list[int]:
         """Every record that it has, one time for each token that brought it."""
-        return [identity for table in self.tables.values() for identity in table["record_id"].to_pylist()]
+        return [identity for table in self.tables.values() for identity in _ids(table)]
+
+
+def _ids(table: pa.Table) -> list[int]:
+    return table["record_id"].to_pylist() if "record_id" in table.column_names else []
 
 
 class FakeLetterbox:
@@ -172,6 +176,13 @@ class FakeMessage:
     def value(self) -> bytes | None:
         """Its value."""
         return self.content
+
+    def key(self) -> bytes | None:
+        """It has none."""
+        return None
+
+    def error(self) -> None:
+        """It is none."""
 
 
 @dataclass(slots=True)
@@ -259,11 +270,12 @@ class FakeLog:
         taken: list[FakeMessage] = []
         if not self.paused:
             for partition in self.ours.values():
-                if partition.stopped is None:
-                    messages = self.topic.messages[partition.number][partition.position :]
-                    taken += messages[: max_messages - len(taken)]
-            for message in taken:
-                self.ours[message.partition()].position = message.offset() + 1
+                if partition.stopped is None and not partition.held:
+                    messages = self.topic.messages[partition.number][partition.position :][: max_messages - len(taken)]
+                    taken += messages
+                    partition.position += len(messages)
+                    # As from Kafka, the end is told with the messages before it, whatever becomes of them then.
+                    partition.ended = partition.position >= self.topic.end(partition.number)
         if not taken:
             time.sleep(0.001)
         return taken
@@ -288,8 +300,15 @@ class FakeLog:
 
     def stop(self, partition: Partition, offset: int, reason: str) -> None:
         """Read no more of it."""
-        partition.stopped = reason
-        partition.position = offset
+        partition.stand_still(offset, reason)
+
+    def hold(self, partition: Partition) -> None:
+        """Return nothing of it from now on."""
+        partition.held = True
+
+    def release(self, partition: Partition) -> None:
+        """Return its messages again."""
+        partition.held = False
 
     def pause(self) -> None:
         """Return nothing from now on."""
@@ -303,7 +322,6 @@ class FakeLog:
         """Learn where the partitions end."""
         for partition in self.ours.values():
             partition.high = self.topic.end(partition.number)
-            partition.ended = partition.position >= partition.high
 
     def close(self) -> None:
         """Commit, and leave."""

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from forwarder.config import ForwarderSettings
     from forwarder.deadletters import Delivered, Found, Letters, Selection
+    from shared.log import Throttle
 
 EPILOG: Final = """\
 A dead letter is what a sink refused for good, a message that cannot be decoded, or a data set
@@ -23,7 +24,9 @@ redelivered or not. Its id is partition:offset.
 
 `redeliver` hands records to the sink that refused them (or to another one, by --into), under a
 name that is the same each time: a sink that honours it takes a letter once, however often it
-is redelivered. What waited for its template goes back to the topic that it waited in.
+is redelivered. What waited for its template goes back to the topic that it waited in, each time
+that this is asked for: nothing keeps in mind that it was, and its records are there twice when
+they were decoded twice. So letters of ingest are put back only by their ids or with --put-back.
 
 examples:
   python -m forwarder deadletters list
@@ -31,6 +34,7 @@ examples:
   python -m forwarder deadletters show 3:120
   python -m forwarder deadletters redeliver --sink lake --dry-run
   python -m forwarder deadletters redeliver 3:120 3:121
+  python -m forwarder deadletters redeliver --stage ingest --put-back
 """
 
 EXIT: Final = """\
@@ -77,6 +81,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if name == "redeliver":
             action.add_argument(
                 "--into", metavar="SINK", help="hand records to this sink, not to the one that refused them"
+            )
+            action.add_argument(
+                "--put-back",
+                action="store_true",
+                help="put letters of ingest back, each of them, whether or not that was done before",
             )
             action.add_argument(
                 "--dry-run", action="store_true", help="tell what would be delivered, and deliver nothing"
@@ -179,6 +188,7 @@ def _redeliver(
     from forwarder.deadletters import Delivered, deliver, is_ours, sinks_of
     from forwarder.sinks import build
     from shared.errors import ConfigError
+    from shared.log import Throttle
 
     found = list(letters.read(selection))
     there = settings.forwarder.sinks
@@ -192,10 +202,18 @@ def _redeliver(
             to = arguments.into or (one.facts.sink if one.facts is not None and is_ours(one) else None)
             _tell(one, f"would go to {to or _origin(one)}")
         return 0
+    going_back = sum(one.facts is not None and not is_ours(one) for one in found)
+    if going_back and not arguments.ids and not arguments.put_back:
+        raise ConfigError(
+            f"{going_back:,} of these letters are of ingest, and would be put back to where they came from; nothing keeps in"
+            " mind whether they were before, and what is decoded twice is delivered twice. Say --put-back if they were not,"
+            " name those that are meant by their ids, or leave them out with --stage forwarder"
+        )
     sinks = {name: build(there[name]) for name in wanted}
     for sink in sinks.values():
         sink.open()
     outcomes: list[Delivered] = []
+    wait = _wait(Throttle())
     try:
         for one in found:
             facts = one.facts
@@ -206,7 +224,7 @@ def _redeliver(
             elif arguments.into is None and facts.sink is None:
                 outcome = Delivered(one.place, 0, "it is of no sink: --into hands it to one")
             else:
-                outcome = deliver(one, sinks[arguments.into or facts.sink], letters.topic_id, time.sleep)
+                outcome = deliver(one, sinks[arguments.into or facts.sink], letters.topic_id, wait)
             outcomes.append(outcome)
             _tell(one, f"delivered, {outcome.records:,} records" if outcome.problem is None else outcome.problem)
     finally:
@@ -215,6 +233,18 @@ def _redeliver(
     failed = sum(outcome.problem is not None for outcome in outcomes)
     sys.stdout.write(f"{len(outcomes) - failed:,} of {len(outcomes):,} dead letters delivered\n")
     return 1 if failed else 0
+
+
+def _wait(throttle: Throttle) -> Callable[[float, str], None]:
+    from shared.log import get_logger
+
+    log = get_logger("deadletters")
+
+    def wait(seconds: float, detail: str) -> None:
+        throttle.log(log, "warning", "busy", "the sink does not take a dead letter; it is tried again", detail=detail)
+        time.sleep(seconds)
+
+    return wait
 
 
 def _put_back(found: Found, settings: ForwarderSettings) -> Delivered:

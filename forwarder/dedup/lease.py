@@ -40,12 +40,10 @@ class LeaseRule:
 class Leases:
     """What was found of some records, in the order that they were given in.
 
-    ``duplicate`` tells which are another observer's; ``marked`` is how many. ``without_lease`` were sampled or lack an
-    address, and ``without_room`` are of flows that could not be remembered: they stay, and may be counted twice.
+    ``duplicate`` tells which are another observer's. ``without_lease`` were sampled or lack an address, and ``without_room`` are of flows that could not be remembered: they stay, and may be counted twice.
     """
 
     duplicate: Mask
-    marked: int
     without_lease: int
     without_room: int
 
@@ -122,7 +120,6 @@ class LeaseDedup:
         duplicate[keys.leased] = found & ~owned
         return Leases(
             duplicate=duplicate,
-            marked=int(np.count_nonzero(duplicate)),
             without_lease=len(duplicate) - len(found),
             without_room=int(np.count_nonzero(~found)),
         )

@@ -80,7 +80,6 @@ class Observed:
     """
 
     duplicate: pa.BooleanArray
-    marked: int
     unknown: int
 
 
@@ -105,7 +104,7 @@ class ObservationPoint:
             might |= counts
             must &= counts
         unknown = np.count_nonzero(might & ~must)
-        return Observed(pa.array(~might), int(np.count_nonzero(~might)), int(unknown))
+        return Observed(pa.array(~might), int(unknown))
 
     def _counts(self, entering: Mask, leaving: Mask, rows: _Rows) -> Mask:
         # What goes through from one external interface to another was metered at both; at the first it counts.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from forwarder.course import read_note
+from forwarder.gaps import Poll
 from forwarder.replay.plan import Delivered, Leg, Seen
 from shared.errors import SluicewayError
 from shared.kafka import RECORDS, KafkaAway, TopicFacts, admin, consumer, consumer_properties, ensure_topics
@@ -36,6 +38,16 @@ def find_topic(config: KafkaConfig) -> TopicFacts:
     return facts
 
 
+@dataclass(slots=True)
+class _Reading:
+    """How far one partition was read; see :class:`forwarder.gaps.Reading`."""
+
+    number: int
+    position: int
+    gap: int | None = None
+    ended: bool = False
+
+
 class KafkaLog:
     """Reads the topic as no member of any group; ``group`` is the one whose offsets are the bookmarks.
 
@@ -49,9 +61,7 @@ class KafkaLog:
         self._log = get_logger("replay")
         self._throttle = Throttle()
         self._consumer = self._connect(group)
-        self._position: dict[int, int] = {}
-        self._gaps: dict[int, int] = {}
-        self._ended: set[int] = set()
+        self._readings: dict[int, _Reading] = {}
 
     # --- what is there
 
@@ -84,7 +94,7 @@ class KafkaLog:
                 error = message.error()
                 if error is None:
                     return Seen(_offset(message), message.timestamp()[1])
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name for it
+                if _is_end(error):
                     return None
                 if not error.retriable():
                     _raise(error)
@@ -131,7 +141,7 @@ class KafkaLog:
 
     def begin(self, legs: Sequence[Leg]) -> None:
         """Read these from their beginnings on."""
-        self._position = {leg.number: leg.read for leg in legs}
+        self._readings = {leg.number: _Reading(leg.number, leg.read) for leg in legs}
         with self._asking("to be read from"):
             self._consumer.assign([self._name(leg.number, leg.read) for leg in legs])
 
@@ -139,17 +149,17 @@ class KafkaLog:
         """Return what comes within the time, in the order of each partition."""
         with self._asking("messages"):
             messages = self._consumer.consume(most, seconds)
-        sought: set[int] = set()
-        return [message for message in messages if self._is_next(message, sought)]
+        poll = Poll(self._seek)
+        return [message for message in messages if self._is_next(message, poll)]
 
     @property
     def ended(self) -> Collection[int]:
         """Partitions of which nothing was left to be read when they were last asked for more."""
-        return self._ended
+        return [number for number, reading in self._readings.items() if reading.ended]
 
     def finish(self, partition: int) -> None:
         """Read nothing more of a partition."""
-        self._position.pop(partition, None)
+        self._readings.pop(partition, None)
         with self._asking("to be read no more"):
             self._consumer.incremental_unassign([self._name(partition)])
 
@@ -157,41 +167,33 @@ class KafkaLog:
         """Let go of Kafka."""
         self._consumer.close()
 
-    def _is_next(self, message: Message, sought: set[int]) -> bool:
+    def _is_next(self, message: Message, poll: Poll) -> bool:
         number, error = message.partition(), message.error()
+        reading = None if number is None else self._readings.get(number)
         if error is not None:
             self._hear(number, error)
+            if reading is not None and _is_end(error):
+                poll.end(reading)
             return False
-        if number is None or number not in self._position or number in sought:
-            return False
-        offset, position = _offset(message), self._position[number]
-        if offset < position:
-            return False
-        if offset > position and self._gaps.get(number) != offset:
-            # The log may have a gap, and the client may have lost something: asking again tells them apart.
-            self._gaps[number] = offset
-            sought.add(number)
-            with self._asking("to be read again"):
-                self._consumer.seek(self._name(number, position))
-            return False
-        self._position[number] = offset + 1
-        return True
+        return reading is not None and poll.is_next(reading, _offset(message))
+
+    def _seek(self, number: int, offset: int) -> None:
+        with self._asking("to be read again"):
+            self._consumer.seek(self._name(number, offset))
 
     def _hear(self, number: int | None, error: KafkaError) -> None:
-        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's own name for it
-            if number is not None:
-                self._ended.add(number)
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the same
+        if _is_end(error):
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the same
             raise SluicewayError(
                 f"Kafka has let go of messages of partition {number} that were about to be replayed. The same command"
                 " goes on if that can be, and else says from where on it can"
             )
-        elif error.fatal():
+        if error.fatal():
             raise KafkaAway(f"the Kafka client cannot go on: {error.str()}")
-        else:
-            self._throttle.log(
-                self._log, "warning", error.code(), "Kafka sent an error instead of messages", error=error.str()
-            )
+        self._throttle.log(
+            self._log, "warning", error.code(), "Kafka sent an error instead of messages", error=error.str()
+        )
 
     def _connect(self, group: str) -> Consumer:
         properties = consumer_properties(self._config, group, CLIENT)
@@ -227,6 +229,10 @@ def _offset(message: Message) -> int:
     if offset is None:
         raise RuntimeError("a message without an offset")
     return offset
+
+
+def _is_end(error: KafkaError) -> bool:
+    return error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - the client's own name for it
 
 
 def _raise(error: KafkaError | None) -> None:

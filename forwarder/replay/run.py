@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from forwarder.aggregate import Aggregation
-from forwarder.assembly import Assembly, Batch, Held, decode_batch, hold
+from forwarder.assembly import MOST_AHEAD, Assembly, Batch, Held, decode_batch, hold
 from forwarder.consumer import Partition
 from forwarder.course import Course
 from forwarder.delivery import Finished, Parcel
@@ -200,19 +200,21 @@ class Replay:
         """Do the next piece of work, or wait a little for something to do."""
         self.settle()
         self._submit()
-        if self._backlog:
-            # Nothing is read while something waits: for room, or for its time.
-            if self._target.has_room:
-                time.sleep(min(self._pace.seconds_left, POLL_SECONDS))
-            else:
-                self._target.wait(POLL_SECONDS)
-        elif all(strand.read for strand in self.strands.values()):
+        if self._backlog and self._target.has_room:
+            # Nothing is read while something waits for its time, nor while it waits for room.
+            time.sleep(min(self._pace.seconds_left, POLL_SECONDS))
+        elif self._backlog or not self._may_read:
             self._target.wait(POLL_SECONDS)
         else:
             for message in self._reader.read(POLL_MESSAGES, POLL_SECONDS):
                 self._push(message)
             for number in list(self._reader.ended):
                 self._end(self.strands[number])
+
+    @property
+    def _may_read(self) -> bool:
+        strands = self.strands.values()
+        return not all(one.read for one in strands) and all(one.assembly.ahead < MOST_AHEAD for one in strands)
 
     def stop(self, seconds: float) -> bool:
         """Deliver nothing more, and wait so long for what the sink has in hand; return whether that is done."""

@@ -2,8 +2,9 @@
 
 ``<path>/date=YYYY-MM-DD/hour=HH/part-<topic id>-<partition>-<start>-<end>.parquet``: the token is the file's name, so a
 batch that is delivered again finds its own files, and writes those that are missing. A selection of a batch has
-``-only-<mark>`` at the end of the name. Sums of a batch are in files that begin with ``agg-``, in the same directory when there are no records, else in one of their own, since a
-query over both would count everything twice. A file is written under a hidden name beside its place, synced, and
+``-only-<mark>`` behind that, and a part of a batch that was divided ``-rows-<first>-<end>``. Sums of a batch are in files
+that begin with ``agg-``, in the same directory when there are no records, else in one of their own, since a query over
+both would count everything twice. A file is written under a hidden name beside its place, synced, and
 renamed, so that whoever reads the lake sees whole files only.
 """
 
@@ -219,7 +220,8 @@ class ParquetSink:
 
     def _write_hours(self, kind: _Kind, table: pa.Table, look: Layout, token: Token) -> None:
         only = "" if token.only is None else f"-only-{token.only}"
-        name = f"{kind.name}-{token.topic_id}-{token.partition}-{token.start}-{token.end}{only}.parquet"
+        part = "" if token.rows is None else f"-rows-{token.rows[0]}-{token.rows[1]}"
+        name = f"{kind.name}-{token.topic_id}-{token.partition}-{token.start}-{token.end}{only}{part}.parquet"
         for hour, rows in by_hour(table, kind.time):
             directory = kind.path / f"date={hour:%Y-%m-%d}" / f"hour={hour:%H}"
             if (directory / name).exists():

@@ -67,6 +67,7 @@ def test_the_lowest_cut_that_is_not_acknowledged_is_what_may_be_committed(
     for number in order:
         ours.acknowledge(batches[number])
     assert ours.partition.acknowledged == acknowledged
+    assert ours.ahead == len(order) - (acknowledged - 5)
     assert ours.records == 4 - len(order)
     oldest = next(number for number in range(4) if number not in order)
     assert ours.oldest_ms == (5 + oldest) * 1000

@@ -216,6 +216,11 @@ def test_a_variable_reaches_into_a_sink(tmp_path: Path) -> None:
             id="sums of one where another's records are",
         ),
         pytest.param(
+            f"dedup: {{flow: {{metering_overrides: {{{', '.join(f'10.{one}.0.0/16: egress' for one in range(70))}}}}}}}",
+            "of the sink lake are made (batch, dedup, aggregate) take 2,0",
+            id="more settings than fit beside an offset",
+        ),
+        pytest.param(
             "sinks: {a: {type: parquet, path: x, dedup: {exakt: {}}}}", "sinks.a.dedup.exakt", id="sink's dedup"
         ),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder.config import AggregateConfig, CutConfig, DedupConfig
-from forwarder.course import CLOCK_SLACK_MS, NOTE_BYTES, Course, Epoch, Noted, read_note, shape_at
+from forwarder.course import CLOCK_SLACK_MS, NOTE_BYTES, Course, Epoch, Noted, TooManyShapesError, read_note, shape_at
 from forwarder.cut import Cutter, Message
-from forwarder.shape import VERSION, Shape
+from forwarder.shape import LONGEST_TEXT, VERSION, Shape
 
 
 def shape(interval_ms: int = 1000, max_records: int = 100, aggregate: AggregateConfig | None = None) -> Shape:
@@ -120,6 +121,38 @@ def test_a_note_keeps_as_many_epochs_as_there_is_room_for() -> None:
     assert noted.until == 77
     assert noted.epochs == tuple(many.epochs[-len(noted.epochs) :])
     assert len(noted.epochs) >= 5
+
+
+def longest(seed: int) -> Shape:
+    """A shape with as many characters as the settings may make."""
+    one = shape(1000 + seed)
+    networks = [f"2001:db8:{seed:02x}{number:02x}::/48" for number in range(100)]
+    while networks and len(one.text()) < LONGEST_TEXT - 40:
+        flow = one.dedup.flow
+        overrides = {**flow.metering_overrides, ipaddress.ip_network(networks.pop()): "egress"}
+        more = flow.model_copy(update={"policy": "observation_point", "metering_overrides": overrides})
+        one = one.model_copy(update={"dedup": one.dedup.model_copy(update={"flow": more})})
+    assert LONGEST_TEXT - 40 <= len(one.text()) <= LONGEST_TEXT
+    return one
+
+
+def test_what_holds_now_and_later_is_always_noted() -> None:
+    """After a crash and with other settings, both as long as they may be, the next start knows the one and the other."""
+    before, after = longest(1), longest(2)
+    course = Course.plan(Noted((Epoch(2**62, before),)), 2**62 + 1, 2**62 + 90, after)
+    for settled in (None, 2**62 + 5):
+        note = course.note(settled)
+        assert len(note) <= NOTE_BYTES
+        assert read_note(note).epochs == (Epoch(2**62, before), Epoch(2**62 + 90, after))
+
+
+def test_more_shapes_than_can_be_noted_are_refused() -> None:
+    """To go on without a note of one of them could deliver a record in two ways, so nothing is delivered."""
+    course = Course.plan(Noted((Epoch(0, longest(1)),)), 60, 90, longest(2))
+    noted = read_note(course.note())
+    with pytest.raises(TooManyShapesError, match=r"changed 2 times since offset 70, .* up to offset 95 .* Put back"):
+        Course.plan(noted, 70, 95, longest(3))
+    assert epochs(Course.plan(noted, 70, 95, longest(2))) == epochs(course)
 
 
 def test_the_shape_of_an_earlier_batch_is_known() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,13 @@ RULE = CutRule(interval_ms=1000, max_records=10, max_bytes=1000)
 
 def cut(start: int, messages: list[Message], rule: CutRule = RULE) -> list[Range]:
     """All ranges that a log's messages close."""
-    cutter = Cutter(start, rule)
-    return [closed for message in messages for closed in cutter.push(message)]
+    return pushed(Cutter(start, rule), messages)
+
+
+def pushed(cutter: Cutter, messages: Iterable[Message]) -> list[Range]:
+    """All ranges that these messages close, one after the other."""
+    steps = (step(message) for message in messages for step in (cutter.before, cutter.add))
+    return [closed for closed in steps if closed is not None]
 
 
 @st.composite
@@ -96,7 +103,7 @@ def test_ranges_follow_each_other_and_hold_every_message_once(log: list[Message]
     """Ranges are contiguous from the start; every message is in one range or in the open batch."""
     start = log[0].offset if log else 0
     cutter = Cutter(start, rule)
-    whole = [closed for message in log for closed in cutter.push(message)]
+    whole = pushed(cutter, log)
     assert [one.start for one in whole] == [start, *(one.end for one in whole)][: len(whole)]
     assert all(one.start < one.end for one in whole)
     assert cutter.start == (whole[-1].end if whole else start)
@@ -128,19 +135,17 @@ def test_time_alone_closes_what_a_message_of_that_time_would(log: list[Message],
     cutter = Cutter(start, rule)
     for message in log:
         closed = Cutter(cutter.start, rule)
-        for earlier in log:
-            if cutter.start <= earlier.offset < message.offset:
-                closed.push(earlier)
+        pushed(closed, (earlier for earlier in log if cutter.start <= earlier.offset < message.offset))
         one = closed.reach(message.offset, message.append_ms)
         assert one is None or one in whole
-        cutter.push(message)
+        pushed(cutter, [message])
 
 
 def test_the_open_batch_tells_until_when_it_can_grow() -> None:
     """The end of the open batch's interval is known while it holds a message, and only then."""
     cutter = Cutter(7, RULE)
     assert cutter.ends_ms is None
-    cutter.push(Message(7, 1500, 1, 1))
+    pushed(cutter, [Message(7, 1500, 1, 1)])
     assert cutter.ends_ms == 2000
     assert cutter.close(8) == Range(7, 8)
     assert cutter.ends_ms is None

@@ -190,6 +190,26 @@ def test_a_bad_record_becomes_a_dead_letter_and_the_rest_is_delivered(
     assert total(snapshot, "forwarder_retries_total", sink="memory", reason="dead_letters") == 3
 
 
+@pytest.mark.parametrize(
+    ("records", "refused"), [(0, {"refused": 7}), (9, {})], ids=["sums alone", "sums beside their records"]
+)
+def test_a_refused_sum_counts_as_what_was_added_up(
+    make: Make, sink: MemorySink, book: Book, letterbox: FakeLetterbox, records: int, refused: dict[str, int]
+) -> None:
+    """The dead letters count its records; they are lost to the sink only where it does not get them as they are."""
+    table = pa.Table.from_batches([flows(range(records))])
+    sums = pa.table({"src_as": [64500], "records": pa.array([7], pa.uint64())})
+    # The batch whole, its records, and then the one row of sums.
+    sink.answers[0] = [Refused("bad"), Done(), Refused("bad")] if records else [Refused("bad")]
+    delivery = make()
+    delivery.submit(Parcel(Token(TOPIC_ID, 0, 0, 2), table, sums))
+    (finished,) = finish(delivery, 1)
+    assert (finished.outcome, finished.refused) == (Done(), refused)
+    assert len(sink.record_ids()) == records
+    assert len(letterbox.letters) == 1
+    assert total(book.snapshot(), "forwarder_dead_letters_total", sink="memory", reason="refused") == 7
+
+
 def test_what_cannot_be_decoded_is_put_away_as_it_came(make: Make, letterbox: FakeLetterbox, sink: MemorySink) -> None:
     """A batch of nothing else asks nothing of the sink."""
     facts = DeadLetter("corrupt", "forwarder", "flows.records", 0, 5, 1234, "memory")
@@ -236,19 +256,20 @@ def test_retry_after_is_obeyed(make: Make, sink: MemorySink) -> None:
     assert delivery.in_flight() == {0: 1}
 
 
-def test_room_is_bounded_in_records_and_in_bytes(make: Make, sink: MemorySink) -> None:
-    """There is no room while as many records or bytes wait as may, and there is again when they are delivered."""
+def test_room_is_bounded_in_records_bytes_and_batches(make: Make, sink: MemorySink) -> None:
+    """There is no room while as many records, bytes or batches wait as may, and there is when they are delivered."""
     sink.gate.clear()
     by_records = make(Policy(max_queued_records=4))
     by_bytes = make(Policy(max_queued_bytes=2 * parcel(0, 0).size))
-    for delivery in (by_records, by_bytes):
+    by_batches = make(Policy(max_queued_batches=2))
+    for delivery in (by_records, by_bytes, by_batches):
         assert delivery.has_room
         delivery.submit(parcel(0, 0))
         assert delivery.has_room
         delivery.submit(parcel(0, 2))
         assert not delivery.has_room
     sink.gate.set()
-    for delivery in (by_records, by_bytes):
+    for delivery in (by_records, by_bytes, by_batches):
         finish(delivery, 2)
         assert delivery.has_room
         assert delivery.status().batches == delivery.status().records == delivery.status().bytes == 0

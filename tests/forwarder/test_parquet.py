@@ -108,6 +108,16 @@ def test_a_selection_of_a_batch_is_a_file_of_its_own(opened: Open, lake: Path) -
     assert files(lake) == [f"{hour}/{NAME.removesuffix('.parquet')}-only-00ff.parquet", f"{hour}/{NAME}"]
 
 
+def test_parts_of_a_batch_are_files_of_their_own(opened: Open, lake: Path) -> None:
+    """A batch that had to be divided is there in full: no part of it has the name of another."""
+    sink = opened()
+    for first, end in ((0, 1), (1, 3)):
+        sink.deliver(table(flows(range(first, end))), replace(TOKEN, rows=(first, end)))
+    stem = f"date=2023-11-14/hour=22/{NAME.removesuffix('.parquet')}"
+    assert files(lake) == [f"{stem}-rows-0-1.parquet", f"{stem}-rows-1-3.parquet"]
+    assert sorted(pq.read_table(lake)["record_id"].to_pylist()) == [0, 1, 2]
+
+
 def test_every_file_has_every_column_with_its_description(opened: Open, lake: Path) -> None:
     """The columns of a file are those of the record, whatever the batch had, and say what they mean."""
     sink = opened()

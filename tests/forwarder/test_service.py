@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder.assembly import Held, decode_batch
-from forwarder.config import CutConfig, DedupConfig, ExactDedupConfig
+from forwarder.config import AggregateConfig, CutConfig, DedupConfig, ExactDedupConfig
 from forwarder.consumer import BrokenConsumerError, Listener
 from forwarder.cut import Message
 from forwarder.dedup.exact import ExactDedup, read_ids
@@ -240,6 +240,46 @@ def test_backpressure_stops_reading(topic: FakeTopic, sink: MemorySink, make: Ma
     assert member.log.polls > polls
 
 
+def test_a_batch_that_is_not_taken_does_not_let_those_behind_it_pile_up(
+    topic: FakeTopic, sink: MemorySink, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many batches are delivered behind it; other partitions go on, and so does this one when it is taken."""
+    monkeypatch.setattr("forwarder.service.MOST_AHEAD", 20)
+    fill(topic, 0, range(0, 600_000, 1000))
+    fill(topic, 1, range(0, 600_000, 1000))
+    sink.answers[0] = [Busy(Trouble.AWAY, "is away", retry_after=3600.0)]
+    member = make(0, 1, policy=Policy(concurrency=1, base_seconds=0.0, max_queued_batches=10))
+    eventually(lambda: topic.committed.get(1) == 599, "the other partition committed")
+    eventually(lambda: member.counted("forwarder_batches_uncommittable", sink="memory") >= 20, "seen")
+    assert member.log.ours[0].held
+    # As many as were read at a time when it was one too few.
+    assert len([token for token in sink.tables if token.partition == 0]) <= 220
+    assert topic.committed[0] == 0
+    with member.service._delivery._changed:
+        for errand in member.service._delivery._errands.values():
+            errand.due = 0.0
+        member.service._delivery._changed.notify_all()
+    eventually(lambda: topic.committed.get(0) == 599, "all committed")
+    eventually(lambda: member.counted("forwarder_batches_uncommittable", sink="memory") == 0, "nothing waits")
+
+
+def test_a_partition_of_which_nothing_is_read_gets_no_heartbeats(
+    topic: FakeTopic, sink: MemorySink, make: Make
+) -> None:
+    """They would pile up in the log for as long as the sink is away."""
+    fill(topic, 0, range(0, 10_000, 1000))
+    sink.gate.clear()
+    member = make(0, policy=Policy(concurrency=1, max_queued_records=9), patience=Patience(hold=0.0))
+    eventually(lambda: member.service.state.phase is Phase.HOLDING, "holding")
+    member.pulse.beats.clear()
+    seen = member.service.state
+    eventually(lambda: member.service.state is not seen, "looked at again")
+    assert member.service.state.phase is Phase.HOLDING
+    assert member.pulse.beats == []
+    sink.gate.set()
+    eventually(lambda: member.pulse.beats, "a heartbeat")
+
+
 def test_long_backpressure_pauses_and_keeps_polling(topic: FakeTopic, sink: MemorySink, make: Make) -> None:
     """When the sink stays full, partitions are paused, and the group is served so that they are not taken from us."""
     fill(topic, 0, range(0, 300_000, 1000))
@@ -308,10 +348,11 @@ def test_a_partition_that_stands_still_gets_no_heartbeat(topic: FakeTopic, make:
     fill(topic, 0, [0])
     topic.append(0, 10, b"", [("schema", b"2")])
     member = make(0)
-    eventually(lambda: [one.stopped for one in member.service.state.partitions] != [None], "stands still")
+    eventually(lambda: any(one.stopped for one in member.service.state.partitions), "stands still")
     seen = member.service.state
     eventually(lambda: member.service.state is not seen, "looked at again")
     assert member.pulse.beats == []
+    assert member.counted("forwarder_lag_messages", sink="memory") == 2
 
 
 def test_a_message_of_an_unknown_schema_stops_its_partition_alone(
@@ -333,6 +374,9 @@ def test_a_message_of_an_unknown_schema_stops_its_partition_alone(
     assert member.books["dropped"] == 0
     eventually(lambda: member.service.state.partitions[0].lag_messages == 3, "the rest of the partition is lag")
     assert member.counted("forwarder_lag_messages", sink="memory", partition="0") == 3
+    assert member.counted("forwarder_partitions_stopped", sink="memory") == 1
+    assert "forwarder_sink_failed" in member.book.snapshot()
+    assert member.counted("forwarder_sink_failed", sink="memory") == 0
 
 
 @pytest.mark.parametrize(
@@ -390,6 +434,7 @@ def test_a_refused_batch_stops_the_sink(topic: FakeTopic, sink: MemorySink, make
     assert not ready
     assert "refuses the batch" in detail
     assert "no such column" in detail
+    assert member.counted("forwarder_sink_failed", sink="memory") == 1
     assert member.service.alive()
     assert topic.committed.get(0, 0) == 0
     assert member.books["in_flight"] == 0
@@ -480,6 +525,18 @@ def test_what_it_does_is_counted(topic: FakeTopic, make: Make) -> None:
     assert member.counted("forwarder_retention_left_seconds", sink="memory") == 3597.0
     member.log.lose([0])
     eventually(lambda: "0" not in str(member.book.snapshot().get("forwarder_lag_seconds")), "no lag any more")
+
+
+def test_sums_alone_are_counted_by_their_records(topic: FakeTopic, sink: MemorySink, make: Make) -> None:
+    """A sink that gets nothing but sums has the delay of each record, and a sum that it refuses is that many dropped."""
+    fill(topic, 0, [0, 500, 1000, 2000])
+    sink.answers[0] = [Refused("no such column")]
+    sums = shape(SHAPE.cut, aggregate=AggregateConfig(keys=("type",)))
+    member = make(0, shape=sums, policy=Policy(concurrency=1))
+    eventually(lambda: topic.committed.get(0) == 3, "two batches committed")
+    assert member.books == {"received": 12, "delivered": 3, "in_flight": 3, "returned": 0, "dropped": 6}
+    assert member.counted("forwarder_dead_letters_total", sink="memory", reason="refused") == 6
+    assert member.counted("end_to_end_seconds", sink="memory") == 9
 
 
 A_SECOND = DedupConfig(exact=ExactDedupConfig(window_seconds=1))

@@ -373,3 +373,16 @@ def test_a_null_that_is_a_value_of_the_dictionary_is_a_null() -> None:
     merged = merge([message, table(user_name=["alice"])])
     assert merged["user_name"].to_pylist() == ["bob", None, None, "alice"]
     assert merged["user_name"].type == COLUMN["user_name"].type
+
+
+@pytest.mark.parametrize("name", ["quantum_state", "user_name"], ids=["unknown", "known"])
+def test_a_dictionary_that_arrow_cannot_cast_is_no_defect_of_ours(name: str) -> None:
+    """An unknown column is left out whatever it holds; a known one of such a type makes the message corrupt."""
+    values = pa.array([{"spin": 1}, None], pa.struct([("spin", pa.int8())]))
+    odd = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), values)
+    value = encode(pa.RecordBatch.from_arrays([odd, pa.array([1, 2], pa.uint64())], [name, "bytes"]))
+    if name in COLUMN:
+        with pytest.raises(CorruptMessageError, match="where dictionary"):
+            decode(value)
+    else:
+        assert merge([decode(value)]).to_pydict() == {"bytes": [1, 2]}

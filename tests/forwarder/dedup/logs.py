@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -33,6 +33,14 @@ def calls(log: Sequence[T], ends: Sequence[int]) -> Iterator[Sequence[T]]:
     for end in ends:
         yield log[begin:end]
         begin = end
+
+
+@st.composite
+def restarts(draw: st.DrawFn, times: Sequence[int], oldest_needed: Callable[[int], int]) -> tuple[int, int]:
+    """At which message a reader begins to judge, and at which to remember: the first that is needed for it, or earlier."""
+    at = draw(st.integers(0, len(times) - 1))
+    needed = first_needed(times, oldest_needed(times[at]), at)
+    return at, draw(st.one_of(st.just(needed), st.integers(0, needed)))
 
 
 def first_needed(times: Sequence[int], since: int, before: int) -> int:

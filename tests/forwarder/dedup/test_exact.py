@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.dedup.exact import ExactDedup, ExactRule, read_ids
-from tests.forwarder.dedup.logs import append_times, calls, cuts, first_needed
+from tests.forwarder.dedup.logs import append_times, calls, cuts, restarts
 
 Message = tuple[int, list[int | None]]
 """Append time and record ids; None is a record without."""
@@ -88,10 +88,7 @@ def test_warmed_is_as_good_as_lived_through(log: list[Message], rule: ExactRule,
     """
     if not log:
         return
-    at = data.draw(st.integers(0, len(log) - 1))
-    times = [time for time, _ in log]
-    needed = first_needed(times, rule.oldest_needed(times[at]), at)
-    begin = data.draw(st.integers(0, needed)) if data.draw(st.booleans()) else needed
+    at, begin = data.draw(restarts([time for time, _ in log], rule.oldest_needed))
     dedup = ExactDedup(rule, "topic")
     for part in calls(log[begin:at], data.draw(cuts(at - begin))):
         ids = [one for _, message in part for one in message]

@@ -125,14 +125,13 @@ def test_what_depends_on_an_unknown_class_is_unknown_and_not_marked(crossing: Cr
     observed = ObservationPoint(rule).judge(table(EVERY))
     outcomes = [{bool(counted([one], rule)) for one in possible(record)} for record in EVERY]
     assert observed.duplicate.to_pylist() == [outcome == {False} for outcome in outcomes]
-    assert observed.marked == outcomes.count({False})
     assert observed.unknown == outcomes.count({True, False})
 
 
 def test_records_without_classes_are_all_unknown() -> None:
     """Where no interface is classed nothing is marked, and that is told."""
     observed = ObservationPoint(ObservationRule()).judge(pa.table({"bytes": [1, 2, 3]}))
-    assert (observed.duplicate.to_pylist(), observed.marked, observed.unknown) == ([False] * 3, 0, 3)
+    assert (observed.duplicate.to_pylist(), observed.unknown) == ([False] * 3, 3)
 
 
 def test_an_odd_direction_is_none() -> None:

@@ -158,6 +158,38 @@ def test_a_pace_holds_back_batches() -> None:
     assert went == [went[0] + sum(sizes[:number]) / 4 for number in range(len(sizes))]
 
 
+def test_a_batch_that_is_not_taken_does_not_let_those_behind_it_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many batches are delivered behind it, and nothing more is read until it is taken."""
+    monkeypatch.setattr("forwarder.replay.run.MOST_AHEAD", 3)
+    log, backend = topic(), Backend()
+    first: list[Finished] = []
+    log.chunk = 1
+
+    def take_finished() -> list[Finished]:
+        finished, backend._finished = backend._finished, []
+        first.extend(one for one in finished if one.parcel.token.start == 0)
+        return [one for one in finished if one.parcel.token.start]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "take_finished", take_finished)
+        ours = Replay(
+            legs(log, shape(CUT, dedup=DEDUP)),
+            TOPIC_ID,
+            reader=log,
+            target=backend,
+            selection=EVERYTHING,
+            pace=Pace(None),
+        )
+        ours.start()
+        for _ in range(40):
+            ours.turn()
+        assert (len(backend.has), ours.strands[0].assembly.ahead, ours.finished) == (4, 3, False)
+    backend._finished += first
+    for _ in range(40):
+        ours.turn()
+    assert ours.finished
+
+
 def test_a_sink_that_refuses_for_good_ends_it() -> None:
     """The message has the batch, and what the sink said; what comes after it is not tried."""
     log, backend = topic(), Backend(Refused("no such table"))
