@@ -41,7 +41,7 @@ SGT_TAGS: Final = ("0:34000", "0:34001", "9:1232", "9:1233", "9:34000", "9:34001
 SGT_NAMES: Final = ("0:34002", "0:34003", "9:1234", "9:1235", "9:34002", "9:34003")
 
 MOST: Final = int(np.iinfo(np.uint32).max)
-"""The largest sampling rate that a record can tell."""
+"""The largest sampling rate that a record can tell, and the largest observation domain."""
 
 V9_INTERFACE: Final = "v9:2"
 V9_TEMPLATE: Final = "v9:5"
@@ -238,9 +238,10 @@ def facts(data: OptionsData, rows: npt.NDArray[np.int64] | None = None) -> Itera
         values: Row = {name.removeprefix("scope "): value for name, value in row.items() if value is not None}
         scope = {name.removeprefix("scope ") for name, value in row.items() if name.startswith("scope ")}
         source, domain = row["sampler_address"], row["observation_domain_id"]
-        if DOMAIN in scope:
+        of = _number(values, DOMAIN) if DOMAIN in scope else None
+        if of is not None and 0 < of <= MOST:
             # It may be told in the messages of another domain, often 0, which itself stands for none.
-            domain = values.get(DOMAIN) or domain
+            domain = of
         told: tuple[Told, ...] = (*_rates(values, scope), *_names(values), *_clocks(values))
         for kind, about, value in told:
             yield Fact(kind, source, version, domain, about, value)

@@ -205,6 +205,13 @@ def test_options_may_tell_of_another_domain_than_that_of_their_message() -> None
     assert [row.get("sampling_rate") for row in rates] == [100, 200, 300, None]
 
 
+@pytest.mark.parametrize("content", [number(2**32, 8), number(5, 9), b"\5" * 20], ids=["large", "odd", "octets"])
+def test_a_scope_that_is_no_domain_leaves_that_of_the_message(content: bytes) -> None:
+    """Whatever length and value an exporter gives to element 149."""
+    told = options(IPFIX, {149: content}, {34: u32(100)})
+    assert joined(IPFIX, told, flow(IPFIX, {}))["sampling_rate"] == 100
+
+
 NEAREST = [
     pytest.param({34: u32(5), 302: b"\1"}, 5, id="the record's own"),
     pytest.param({34: u32(0), 302: b"\1"}, 10, id="its selector's, where its own is 0"),
