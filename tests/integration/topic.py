@@ -43,11 +43,23 @@ class RecordsTopic:
         """The records of these messages."""
         return records(self.read())
 
-    def _read(self, consumer: Consumer) -> list[Message]:
+    def ends(self) -> dict[int, int]:
+        """The offset behind the last message of each partition, as the broker says."""
+        consumer = Consumer({"bootstrap.servers": self.config.bootstrap_servers, "group.id": "plain"})
+        try:
+            return self._ends(consumer)
+        finally:
+            consumer.close()
+
+    def _ends(self, consumer: Consumer) -> dict[int, int]:
         ends: dict[int, int] = {}
         for number in range(self.partitions):
             _, high = consumer.get_watermark_offsets(TopicPartition(self.name, number), timeout=PATIENCE_SECONDS)
             ends[number] = high
+        return ends
+
+    def _read(self, consumer: Consumer) -> list[Message]:
+        ends = self._ends(consumer)
         begins = {number: self._next.get(number, 0) for number in ends}
         consumer.assign([TopicPartition(self.name, number, begin) for number, begin in begins.items()])
         wanted = sum(ends.values()) - sum(begins.values())
