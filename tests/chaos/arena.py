@@ -35,6 +35,7 @@ BROKER_STEPS = (-40.0, 40.0, -5.0, 5.0)
 """By how many seconds the broker's clock may be off, which is within what the forwarder bears of it."""
 STEPS = (-30.0, 30.0, -5.0, 5.0)
 """Small: librdkafka waits by the time of day, and a step back holds what it has just begun to wait for as long."""
+END_SECONDS = 120.0
 SETTLE_SECONDS = 240.0
 """How long everything may take to arrive after the last fault; far more than it takes."""
 
@@ -164,7 +165,7 @@ class Arena:
         else:
             hit.send_signal(signal.SIGTERM)
         yield blow.lasts
-        hit.wait(120.0)
+        yield from _ended(hit)
         if hit is self.ingest:
             self._start_ingest()
 
@@ -172,7 +173,8 @@ class Arena:
         if blow.fault is Fault.JOIN_FORWARDER:
             joined = self._forwarder(0)
             yield blow.lasts + 2.0
-            joined.stop(120.0)
+            joined.send_signal(signal.SIGTERM)
+            yield from _ended(joined)
             return
         hit = self._forwarders[at]
         if blow.fault is Fault.STOP_FORWARDER:
@@ -185,7 +187,7 @@ class Arena:
         else:
             hit.kill()
         yield blow.lasts
-        hit.wait(120.0)
+        yield from _ended(hit)
         if blow.fault is Fault.CHANGE_FORWARDER:
             self._cuts[at] = (self._cuts[at] + 1 + blow.which) % len(CUTS)
         self._renew(at)
@@ -311,8 +313,22 @@ class Arena:
             with contextlib.suppress(httpx.HTTPError):
                 partitions += forwarder.json("/api/v1/partitions")
         here = {one["partition"] for one in partitions}
-        return here == set(ends) and all(one["committed"] >= ends[one["partition"]] for one in partitions)
+        # The heartbeats that an idle log ends with are read, and never of a batch.
+        return here == set(ends) and all(
+            one["position"] >= ends[one["partition"]]
+            and one["lag_messages"] == 0
+            and one["committed"] == one["delivered"]
+            for one in partitions
+        )
 
     def books(self) -> dict[str, Any]:
         """What ingest tells of what it received since it was started last."""
         return self.ingest.ledger()
+
+
+def _ended(program: Program) -> Iterator[float]:
+    """Wait for the end of a program, and let other faults go on meanwhile: one of them may hold it up, and be undone."""
+    deadline = time.monotonic() + END_SECONDS
+    while program.status is None:
+        assert time.monotonic() < deadline, f"after {END_SECONDS:g} s: not ended\n{program.last_words()}"
+        yield 0.2
