@@ -54,10 +54,11 @@ class Arena:
         )
         if library is None:
             self.left_out |= dict.fromkeys((Fault.STEP_BROKER, Fault.STEP_PROGRAMS), "there is no C compiler")
-        self._disk: Disk | None = None
-        if not Disk.possible():
-            self.left_out[Fault.FULL_DISK] = "only root may mount a disk"
         self._place = directory / "disk"
+        self._place.mkdir()
+        self._disk = Disk.mounted(self._place)
+        if self._disk is None:
+            self.left_out[Fault.FULL_DISK] = "no disk may be mounted here"
         self.lake = self._place / "lake"
         broker, programs = (clock.environment for clock in self._clocks) if self._clocks else ({}, {})
         self.broker = LocalKafka(directory / "kafka", variables=broker, say=lambda _: None)
@@ -70,9 +71,6 @@ class Arena:
         self._ingest: Ingest | None = None
 
     def __enter__(self) -> Self:
-        self._place.mkdir()
-        if Fault.FULL_DISK not in self.left_out:
-            self._disk = Disk(self._place)
         try:
             self.broker.start()
             self.kafka = KafkaConfig(

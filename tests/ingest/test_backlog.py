@@ -267,6 +267,17 @@ def test_a_disk_that_fails_does_not_let_the_new_overtake(parts: Parts, kafka: Fa
     assert kafka.log == {1: [1, 2, 3]}
 
 
+def keeps_what_is_refused(parts: Parts, kafka: FakeKafka, numbers: list[int]) -> None:
+    """Have Kafka come back and refuse the topic for a while: all of it is in the spool then, and in Kafka in its order."""
+    kafka.away, kafka.refuses = False, Refusal.NOT_AUTHORIZED
+    parts.turn()
+    assert (parts.spool.messages, parts.refused) == (len(numbers), [])
+    kafka.refuses = None
+    for _ in range(4):
+        parts.turn(LONGEST_PAUSE_SECONDS)
+    assert kafka.log == {1: numbers}
+
+
 def test_what_a_full_disk_could_not_take_is_written_when_it_can(parts: Parts, kafka: FakeKafka) -> None:
     """Before anything that came later, so that it is there when Kafka refuses it, and keeps its place."""
     parts.quota.limit_bytes = 0
@@ -275,13 +286,7 @@ def test_what_a_full_disk_could_not_take_is_written_when_it_can(parts: Parts, ka
     parts.quota.limit_bytes = 1 << 30
     parts.now += 0.5
     parts.send(4)
-    kafka.away, kafka.refuses = False, Refusal.NOT_AUTHORIZED
-    parts.turn()
-    assert (parts.spool.messages, parts.refused) == (4, [])
-    kafka.refuses = None
-    for _ in range(4):
-        parts.turn(LONGEST_PAUSE_SECONDS)
-    assert kafka.log == {1: [1, 2, 3, 4]}
+    keeps_what_is_refused(parts, kafka, [1, 2, 3, 4])
     assert not parts.backlog.spooling
 
 
@@ -296,13 +301,7 @@ def test_what_is_refused_while_something_else_lies_in_the_spool_is_kept(
     parts.send(3, 4)
     for path in segment_files(other.spool.directory):
         parts.spool.adopt(path)
-    kafka.away, kafka.refuses = False, Refusal.NOT_AUTHORIZED
-    parts.turn()
-    assert (parts.spool.messages, parts.refused) == (4, [])
-    kafka.refuses = None
-    for _ in range(4):
-        parts.turn(LONGEST_PAUSE_SECONDS)
-    assert kafka.log == {1: [1, 2, 3, 4]}
+    keeps_what_is_refused(parts, kafka, [1, 2, 3, 4])
 
 
 def test_a_disk_that_can_be_written_to_again_gets_what_the_client_has(parts: Parts, kafka: FakeKafka) -> None:
