@@ -55,6 +55,7 @@ from ingest.spooling import WorkerSpool
 from ingest.statistics import read_statistics
 from ingest.undecoded.waiting import LAST_SECONDS, Names, WaitingSets, WaitingShare, parking_bounds
 from shared import log
+from shared.allocator import keep_memory
 from shared.kafka import COUNTERS, QUEUE_BYTES, RECORDS, full_name, producer_properties
 from shared.metrics import Book
 
@@ -129,6 +130,7 @@ def run_worker(arguments: WorkerArguments) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log.configure(arguments.settings.log, "ingest")
+    keep_memory()
     Worker(arguments).run()
 
 

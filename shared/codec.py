@@ -130,30 +130,64 @@ def decode(value: bytes | pa.Buffer, columns: Mapping[str, Column] = COLUMN) -> 
             table = reader.read_all()
         # In full: columns that point beyond their memory would take the process with them. It costs a tenth of reading.
         table.validate(full=True)
-        names = table.schema.names
-        if len(set(names)) < len(names):
-            twice = Counter(names).most_common(1)[0][0]
-            raise CorruptMessageError(f"column {twice} stands there more than once")
-        for field in table.schema:
-            known = columns.get(field.name)
-            if known is None:
-                continue
-            if known.type != field.type:
-                raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
-            if pa.types.is_dictionary(field.type):
-                table = _without_null_values(table, field)
+        for position in _positions_of_text(table.schema, columns):
+            table = _without_null_values(table, position)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise CorruptMessageError(f"not a readable Arrow stream: {error}") from error
     return table
 
 
-def _without_null_values(table: pa.Table, field: pa.Field) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A layout of messages that was found right, and where its dictionaries are."""
+
+    schema: pa.Schema
+    columns: Mapping[str, Column]
+    text: tuple[int, ...]
+
+
+_LOOKED: Final[dict[tuple[str, ...], _Looked]] = {}
+"""The latest layout of each set of names: messages of one producer look alike, and looking costs more than reading."""
+MOST_LOOKED: Final = 256
+"""Layouts that are remembered; one more, and all are forgotten."""
+
+
+def _positions_of_text(schema: pa.Schema, columns: Mapping[str, Column]) -> tuple[int, ...]:
+    """Where a message of known columns has dictionaries. Raises CorruptMessageError when it is none of these columns."""
+    names = tuple(schema.names)
+    looked = _LOOKED.get(names)
+    if looked is None or looked.columns is not columns or not looked.schema.equals(schema):
+        looked = _Looked(schema, columns, _look(schema, names, columns))
+        if len(_LOOKED) >= MOST_LOOKED:
+            _LOOKED.clear()
+        _LOOKED[names] = looked
+    return looked.text
+
+
+def _look(schema: pa.Schema, names: Sequence[str], columns: Mapping[str, Column]) -> tuple[int, ...]:
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise CorruptMessageError(f"column {twice} stands there more than once")
+    text = []
+    for position, field in enumerate(schema):
+        known = columns.get(field.name)
+        if known is None:
+            continue
+        if known.type != field.type:
+            raise CorruptMessageError(f"column {field.name} is {field.type}, where {known.type} is known")
+        if pa.types.is_dictionary(field.type):
+            text.append(position)
+    return tuple(text)
+
+
+def _without_null_values(table: pa.Table, position: int) -> pa.Table:
     """A null may also be told as a value of the dictionary that is null, which Arrow cannot unify with others."""
-    column = table[field.name]
+    column = table.column(position)
     if not any(chunk.dictionary.null_count for chunk in column.chunks):
         return table
+    field = table.schema.field(position)
     told = column.cast(field.type.value_type).dictionary_encode().cast(field.type)
-    return table.set_column(table.schema.get_field_index(field.name), field, told)
+    return table.set_column(position, field, told)
 
 
 def merge(tables: Sequence[pa.Table], columns: Mapping[str, Column] = COLUMN) -> pa.Table:

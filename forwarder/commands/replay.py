@@ -113,9 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
     from forwarder.replay.kafka import KafkaLog, find_topic
     from forwarder.replay.request import Request
     from forwarder.replay.session import prepare
+    from shared.allocator import keep_memory
     from shared.log import get_logger
 
     settings = load_settings(arguments.config, os.environ)
+    keep_memory()
     request = Request(
         sink=arguments.sink,
         begin=arguments.begin,

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from forwarder.config import load_settings
     from forwarder.stage import Stage
+    from shared.allocator import keep_memory
     from shared.errors import ConfigError
     from shared.log import configure
 
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         if name not in there:
             raise ConfigError(f"--sink {name}: there is no such sink in forwarder.sinks, but: {', '.join(there)}")
     configure(settings.log, "forwarder")
+    keep_memory()
     wanted = [name for name in there if name in arguments.sink or not arguments.sink]
     stage = Stage(settings, wanted, reload=lambda: load_settings(arguments.config, os.environ))
     uvloop.run(stage.run())

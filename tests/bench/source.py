@@ -72,9 +72,10 @@ class Source:
         """Send the first datagrams, which bring the templates; blocks until they are sent."""
         return self._ask(_Send(traffic, 0, WARM_UP, rate))
 
-    def send(self, datagrams: int, rate: float, traffic: str = "") -> Sent:
-        """Send the first so many after the warm-up; blocks until they are sent."""
-        return self._ask(_Send(traffic, WARM_UP, WARM_UP + datagrams, rate))
+    def send(self, datagrams: int, rate: float, traffic: str = "", *, after: int = 0) -> Sent:
+        """Send so many, behind the warm-up and the ``after`` next ones; blocks until they are sent."""
+        first = WARM_UP + after
+        return self._ask(_Send(traffic, first, first + datagrams, rate))
 
     def _ask(self, request: _Prepare | _Send) -> Sent:
         self._ours.send(request)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import codec
 from shared.codec import (
     CONTENT_TYPE,
+    MOST_LOOKED,
     CorruptMessageError,
     decode,
     encode,
@@ -364,6 +366,32 @@ def test_another_topic_has_other_columns() -> None:
     strange = pa.table({"if_index": ["7"]}).to_batches()[0]
     with pytest.raises(CorruptMessageError, match="column if_index is string, where uint32 is known"):
         decode(encode(strange), COUNTER_COLUMN)
+
+
+def test_a_message_is_looked_at_whatever_came_before() -> None:
+    """A sound message vouches for none that has the same names and another type, nor for null values in its names."""
+    sound = pa.RecordBatch.from_arrays([pa.array([1], pa.uint64()), names("bob")], ["bytes", "user_name"])
+    assert decode(encode(sound)).num_rows == 1
+    wrong = pa.RecordBatch.from_arrays([pa.array(["1"]), names("bob")], ["bytes", "user_name"])
+    with pytest.raises(CorruptMessageError, match="column bytes is string, where uint64 is known"):
+        decode(encode(wrong))
+    assert decode(encode(sound)).num_rows == 1
+    odd = pa.DictionaryArray.from_arrays(pa.array([1], pa.int32()), pa.array(["bob", None], pa.utf8()))
+    with_null = pa.RecordBatch.from_arrays([pa.array([1], pa.uint64()), odd], ["bytes", "user_name"])
+    assert decode(encode(with_null))["user_name"].chunk(0).dictionary.null_count == 0
+
+
+def test_layouts_without_end_are_not_remembered_without_end() -> None:
+    """Past the bound it begins anew, and reads the same."""
+    for number in range(2 * MOST_LOOKED):
+        sent = pa.RecordBatch.from_arrays([pa.array([number], pa.uint64())] * 2, ["bytes", f"extra_{number}"])
+        assert merge([decode(encode(sent))]).to_pydict() == {"bytes": [number]}
+    assert len(codec._LOOKED) <= MOST_LOOKED
+
+
+def names(*values: str) -> pa.DictionaryArray:
+    """A column of names, as ingest sends it."""
+    return pa.array(values, pa.utf8()).dictionary_encode().cast(COLUMN["user_name"].type)
 
 
 def test_a_null_that_is_a_value_of_the_dictionary_is_a_null() -> None:
