@@ -16,7 +16,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run kafka kafka-stop format lint type test chaos docs bench bench-quick profile lock clean
+.PHONY: help setup run kafka kafka-stop format lint type test chaos docs bench bench-parts bench-faults bench-quick profile lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,17 @@ chaos: $(STAMP) ## Kill and stop things under load, 200 rounds, and see that not
 bench: $(STAMP) ## Measure the speed (a quarter of an hour); results go to bench/results
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 	@$(BIN)/python -m tests.bench.lake
+
+bench-parts: $(STAMP) ## Measure compression, the spool, deduplication and aggregation, each alone
+	@$(BIN)/python -m tests.bench.compression
+	@$(BIN)/python -m tests.bench.spool
+	@$(BIN)/python -m tests.bench.dedup
+	@$(BIN)/python -m tests.bench.aggregation
+
+bench-faults: $(STAMP) ## Measure what forged templates, a start of twenty instances, and outages of minutes do
+	@$(BIN)/python -m tests.bench.poisoning
+	@$(BIN)/python -m tests.bench.warm
+	@$(BIN)/python -m tests.bench.outage
 
 bench-quick: $(STAMP) ## Measure the speed roughly (seconds)
 	@$(BIN)/python -m tests.bench --quick

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -13,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from forwarder.cut import Token
 from forwarder.letters import CONTENT, DETAIL, ORIGIN_END, STAGE, SUMS
 from forwarder.sifting import Sifting
-from forwarder.sinks.base import Busy, Done
+from forwarder.sinks.base import Busy, Done, Trouble
 from shared import codec, deadletter
 from shared.deadletter import DeadLetter, NotADeadLetterError
 from shared.errors import SluicewayError
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.5
-POLL_MESSAGES: Final = 100
+POLL_MESSAGES: Final = 8
+"""All of them are in memory while one is delivered, and each may be as large as Kafka takes."""
 QUIET_SECONDS: Final = 30.0
 """A topic that gives nothing for so long, though its end is further on, cannot be read."""
 ARROW: Final = codec.CONTENT_TYPE.encode()
@@ -77,7 +79,7 @@ class Found:
     def records(self) -> int | None:
         """How many records, or sets, its message says that it has."""
         digits = self.header("records") or ""
-        return int(digits) if digits.isdigit() else None
+        return int(digits) if re.fullmatch(r"\d{1,18}", digits, re.ASCII) else None
 
     @property
     def detail(self) -> str:
@@ -127,10 +129,14 @@ class Selection:
     reason: str | None = None
     stage: str | None = None
     sink: str | None = None
+    begin: dict[int, int] = field(default_factory=dict)
+    """Of a partition, the offset of the first letter that is meant; of others, all are."""
 
     def takes(self, found: Found) -> bool:
         """Whether a letter is meant."""
         if self.places and found.place not in self.places:
+            return False
+        if found.place.offset < self.begin.get(found.place.partition, 0):
             return False
         facts = found.facts
         wanted = ((self.reason, "reason"), (self.stage, "stage"), (self.sink, "sink"))
@@ -139,11 +145,16 @@ class Selection:
 
 @dataclass(slots=True)
 class Letters:
-    """Reads the topic of the dead letters, from its beginning to where it ends now; joins no group, commits nothing."""
+    """Reads the topic of the dead letters, from its beginning to where it ended when it was first read.
+
+    Joins no group, commits nothing. It may be read several times; what comes meanwhile is left out.
+    """
 
     kafka: KafkaConfig
     topic_id: str = ""
-    _highs: dict[int, int] = field(default_factory=dict)
+    stopping: Event = field(default_factory=Event)
+    """Set, it ends what is being read."""
+    _highs: dict[int, int] | None = None
 
     @property
     def topic(self) -> str:
@@ -159,8 +170,7 @@ class Letters:
         properties = consumer_properties(self.kafka, "sluiceway-deadletters", "sluiceway-deadletters")
         reader = consumer(properties | {"auto.offset.reset": "earliest", "enable.partition.eof": "true"})
         try:
-            self._begin(reader)
-            for message in self._messages(reader):
+            for message in self._messages(reader, self._begin(reader)):
                 found = _found(message)
                 if selection.takes(found):
                     yield found
@@ -173,23 +183,25 @@ class Letters:
         finally:
             reader.close()
 
-    def _begin(self, reader: Consumer) -> None:
+    def _begin(self, reader: Consumer) -> dict[int, int]:
+        """Begin to read, and return where it is to end, of each partition that has anything."""
         asker = admin(self.kafka, "sluiceway-deadletters-admin")
         asked = asker.describe_topics(TopicCollection([self.topic]), request_timeout=ANSWER_SECONDS)
         told = asked[self.topic].result()
         self.topic_id = uuid_text(told.topic_id)
-        names = [TopicPartition(self.topic, one.id) for one in told.partitions]
-        begin = []
-        for name in names:
-            low, high = reader.get_watermark_offsets(name, timeout=ANSWER_SECONDS)
-            if low < high:
-                self._highs[name.partition] = high
-                begin.append(TopicPartition(self.topic, name.partition, low))
-        reader.assign(begin)
+        lows, highs = {}, {}
+        for one in told.partitions:
+            name = TopicPartition(self.topic, one.id)
+            lows[one.id], highs[one.id] = reader.get_watermark_offsets(name, timeout=ANSWER_SECONDS)
+        if self._highs is None:
+            self._highs = highs
+        ends = {number: high for number, high in self._highs.items() if lows.get(number, high) < high}
+        reader.assign([TopicPartition(self.topic, number, lows[number]) for number in ends])
+        return ends
 
-    def _messages(self, reader: Consumer) -> Iterator[Message]:
-        left, quiet = dict(self._highs), 0.0
-        while left:
+    def _messages(self, reader: Consumer, left: dict[int, int]) -> Iterator[Message]:
+        quiet = 0.0
+        while left and not self.stopping.is_set():
             messages = reader.consume(POLL_MESSAGES, POLL_SECONDS)
             quiet = 0.0 if messages else quiet + POLL_SECONDS
             if quiet >= QUIET_SECONDS:
@@ -202,7 +214,8 @@ class Letters:
                     # The last offsets of a partition may be no messages.
                     left.pop(number, None)
                 elif number in left:
-                    yield message
+                    if offset < left[number]:
+                        yield message
                     if offset + 1 >= left[number]:
                         del left[number]
 
@@ -251,8 +264,11 @@ def token_of(found: Found, topic_id: str) -> Token:
 def deliver(found: Found, sink: Sink, topic_id: str, wait: Callable[[float, str], object]) -> Delivered:
     """Hand a letter of the forwarder to a sink, under a name of its own that is the same each time.
 
-    ``wait`` is called with seconds, and with what the sink says, while it is busy. What the sink refuses again stays a
-    dead letter.
+    ``wait`` is called with seconds, and with what the sink says, while it is busy; what it raises ends the delivery. What
+    the sink refuses again stays a dead letter.
+
+    Raises:
+        SluicewayError: the sink does not let the letter in, and waiting does not mend that.
     """
     try:
         table = found.table()
@@ -262,6 +278,11 @@ def deliver(found: Found, sink: Sink, topic_id: str, wait: Callable[[float, str]
     sifting = Sifting(table.slice(0, 0), token, table) if found.is_sums else Sifting(table, token)
     pause = 1.0
     while isinstance(outcome := sifting.deliver(sink.deliver), Busy):
+        if outcome.reason is Trouble.FORBIDDEN:
+            raise SluicewayError(
+                f"the sink does not let the dead letter {found.place} in, and waiting does not mend that:"
+                f" {outcome.detail}. Mend it, or hand the letters to another sink by --into"
+            )
         wait(outcome.retry_after or pause, outcome.detail)
         pause = min(30.0, 2 * pause)
     taken = table.num_rows - len(sifting.bad)
@@ -277,8 +298,3 @@ def deliver(found: Found, sink: Sink, topic_id: str, wait: Callable[[float, str]
 def is_ours(found: Found) -> bool:
     """Whether a letter is the forwarder's, to be handed to a sink; others go back to the topic they came from."""
     return found.facts is not None and found.facts.stage == STAGE
-
-
-def sinks_of(letters: Sequence[Found]) -> set[str]:
-    """The sinks that letters of the forwarder were meant for."""
-    return {one.facts.sink for one in letters if one.facts is not None and one.facts.sink is not None and is_ours(one)}

@@ -24,6 +24,8 @@ from shared.kafka import (
     producer,
     producer_properties,
 )
+from shared.log import get_logger
+from shared.refusal import Refusal, refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from forwarder.sifting import Sifting
     from shared.codec import Headers
     from shared.config import KafkaConfig
+    from shared.metrics import Book
 
 STAGE: Final = "forwarder"
 CORRUPT: Final = "corrupt"
@@ -46,6 +49,8 @@ CONTENT: Final = "content"
 SUMS: Final = b"sums"
 
 PUT_SECONDS: Final = 10.0
+PURGE_SECONDS: Final = 1.0
+"""How long a client that can produce no more may take to say what it gives up."""
 DETAIL_BYTES: Final = 2000
 """A backend may answer with a page of HTML."""
 
@@ -73,28 +78,35 @@ class KafkaLetterbox:
     """Puts dead letters into the topic ``flows.deadletter``; any thread may. Does nothing before the first one."""
 
     def __init__(
-        self, config: KafkaConfig, client_id: str, connect: Callable[[Properties], Producer] = producer
+        self, config: KafkaConfig, client_id: str, book: Book, connect: Callable[[Properties], Producer] = producer
     ) -> None:
         self._config = config
         self._client_id = client_id
+        self._book = book
         self._connect = connect
         self._topic = full_name(config, DEADLETTER)
+        self._log = get_logger("letters")
         self._lock = threading.Lock()
         self._producer: Producer | None = None
+        self._fatal: str | None = None
 
     def put(self, letters: Sequence[Letter]) -> str | None:
         """Produce letters, and wait for their acknowledgement. One that could not be told in time may come twice."""
         with self._lock:
             failures: list[str] = []
 
-            def told(error: KafkaError | None, _: Message) -> None:
+            def told(error: KafkaError | None, message: Message) -> None:
                 if error is not None:
                     failures.append(error.str())
+                    self._count_error(refusal(error.code()))
+                    return
+                self._book.add("kafka_produced_messages_total", 1, topic=self._topic)
+                self._book.add("kafka_produced_bytes_total", len(message.value() or b""), topic=self._topic)
 
             try:
                 client = self._made()
                 for letter in letters:
-                    client.produce(self._topic, letter.value, headers=letter.headers, on_delivery=told)
+                    self._hand_over(client, letter, told)
                 left = client.flush(PUT_SECONDS)
             except (KafkaAway, KafkaException, BufferError) as error:
                 return f"dead letters cannot be put into {self._topic}: {error}"
@@ -102,8 +114,34 @@ class KafkaLetterbox:
                 return f"dead letters cannot be put into {self._topic}: {next(iter(failures), 'no broker answers')}"
             return None
 
+    def _hand_over(self, client: Producer, letter: Letter, told: Callable[[KafkaError | None, Message], None]) -> None:
+        try:
+            client.produce(self._topic, letter.value, headers=letter.headers, on_delivery=told)
+        except BufferError:
+            self._count_error(Refusal.QUEUE_FULL)
+            raise
+        except KafkaException as exception:
+            self._count_error(refusal(exception.args[0].code()))
+            raise
+
+    def _count_error(self, reason: Refusal) -> None:
+        self._book.add("kafka_produce_errors_total", 1, topic=self._topic, reason=reason.value)
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error.str()
+
     def _made(self) -> Producer:
+        if self._producer is not None:
+            # What has happened since the last letters is heard here: a broken client takes none, nor says why.
+            self._producer.poll(0)
+            if self._fatal is not None:
+                self._log.error("the Kafka client can put away no more dead letters, starting anew", error=self._fatal)
+                self._producer.purge()
+                self._producer.flush(PURGE_SECONDS)
+                self._producer = None
         if self._producer is None:
+            self._fatal = None
             problems = ensure_topics(self._config, [DEADLETTER], PUT_SECONDS).problems
             if problems:
                 raise KafkaAway(" ".join(problems))
@@ -114,6 +152,7 @@ class KafkaLetterbox:
                     # It is the batch that is tried again, and with it these.
                     "message.timeout.ms": str(round(PUT_SECONDS * 1000)),
                     "message.max.bytes": str(MAX_MESSAGE_BYTES + DEADLETTER_HEADER_BYTES),
+                    "error_cb": self._hear,
                 }
             )
         return self._producer

@@ -140,11 +140,13 @@ class Stage:
             Policy(),
             name=name,
             topic=topic,
-            letterbox=KafkaLetterbox(settings.kafka, f"{client_id}-deadletters"),
+            letterbox=KafkaLetterbox(settings.kafka, f"{client_id}-deadletters", self._book),
             book=self._book,
             throttle=self._throttle,
         )
-        heart = Heart(settings.kafka, topic=topic, client_id=client_id, clock=clock, throttle=self._throttle)
+        heart = Heart(
+            settings.kafka, topic=topic, client_id=client_id, clock=clock, throttle=self._throttle, book=self._book
+        )
 
         def connect(listener: Listener) -> LogConsumer:
             group_id = f"{settings.forwarder.group_id}.{name}"

@@ -125,6 +125,16 @@ class _Worker:
     snapshot: Snapshot = field(default_factory=dict)
     ended: bool = False
     """It said itself that it was done, so nothing of what it counted is missing."""
+    leaving: asyncio.Task[None] | None = None
+    """What lets go of it, once it is gone."""
+
+    def end(self) -> None:
+        """Wait until the process is no more, which is killed if that takes too long, and close its pipe."""
+        self.process.join(END_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.channel.close()
 
 
 class Supervisor:
@@ -296,7 +306,7 @@ class Supervisor:
         for message in worker.channel.take():
             self._hear(worker, message)
         if gone:
-            self._gone(worker)
+            self._leave(worker)
 
     def _hear(self, worker: _Worker, message: Message) -> None:
         if isinstance(message, Report):
@@ -353,13 +363,18 @@ class Supervisor:
                 if worker is not besides:
                     worker.channel.send(message)
 
-    def _gone(self, worker: _Worker) -> None:
-        asyncio.get_running_loop().remove_reader(worker.channel.descriptor)
-        worker.process.join(END_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.channel.close()
+    def _leave(self, worker: _Worker) -> asyncio.Task[None]:
+        """Let go of a worker that has closed its pipe, or was killed; the same task each time."""
+        if worker.leaving is None:
+            worker.ready = False
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(worker.channel.descriptor)
+            worker.leaving = loop.create_task(self._gone(worker))
+        return worker.leaving
+
+    async def _gone(self, worker: _Worker) -> None:
+        # Aside, since it may take seconds, and whoever asks over HTTP is answered meanwhile.
+        await asyncio.to_thread(worker.end)
         with self._lock:
             self._past = merge([self._past, _final(worker)])
             self._spool.leave(worker.index, worker.snapshot)
@@ -519,7 +534,7 @@ class Supervisor:
         for worker in list(self._workers.values()):
             self._log.error("a worker did not stop in time and is ended", worker=worker.process.name)
             worker.process.kill()
-            self._gone(worker)
+            await self._leave(worker)
         self._settle(everything=True)
 
     # What is shown

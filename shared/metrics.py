@@ -206,7 +206,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "ingest_undecoded_lost_messages_total",
         _COUNTER,
-        "Messages that Kafka removed from `flows.undecoded` before anybody read them again: no ingest ran for too long.",
+        "Messages that Kafka removed from `flows.undecoded` before anybody read them again: no ingest ran for too long."
+        " Where no offset of the group is known, all that were before the start of the log.",
     ),
     # ingest: what instances know together
     Metric(
@@ -429,7 +430,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_queue_bytes", _GAUGE, "Bytes of batches that wait for the sink.", ("sink",)),
     Metric("forwarder_queue_batches", _GAUGE, "Batches that wait for the sink.", ("sink",)),
     Metric("forwarder_dead_letters_total", _COUNTER, "Records put into the dead letters.", ("sink", "reason")),
-    Metric("forwarder_dropped_total", _COUNTER, "Records that were dropped, by why.", ("sink", "reason")),
+    Metric(
+        "forwarder_dropped_total",
+        _COUNTER,
+        "Records that were dropped, by why; for the reason `expired`, messages, since nobody knows how many records they"
+        " held.",
+        ("sink", "reason"),
+    ),
     Metric(
         "end_to_end_seconds",
         _HISTOGRAM,

@@ -6,16 +6,20 @@ import argparse
 import json
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from forwarder.commands.replay import read_rate, stop_by_signal
+
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from forwarder.config import ForwarderSettings
-    from forwarder.deadletters import Delivered, Found, Letters, Selection
-    from shared.log import Throttle
+    from forwarder.deadletters import Found, Letters, Selection
+    from forwarder.redelivery import Plan, Redelivery, Sum
 
 EPILOG: Final = """\
 A dead letter is what a sink refused for good, a message that cannot be decoded, or a data set
@@ -28,27 +32,30 @@ is redelivered. What waited for its template goes back to the topic that it wait
 that this is asked for: nothing keeps in mind that it was, and its records are there twice when
 they were decoded twice. So letters of ingest are put back only by their ids or with --put-back.
 
+Ctrl-C (or SIGTERM) stops `redeliver` after the letter in hand; a second one stops at once. The
+same command goes on: what a sink has by its name already, it drops. Where letters were put back,
+which are not known by a name, it prints the --from with which the same command goes on.
+
 examples:
   python -m forwarder deadletters list
   python -m forwarder deadletters list --sink lake --reason refused --format json
   python -m forwarder deadletters show 3:120
   python -m forwarder deadletters redeliver --sink lake --dry-run
   python -m forwarder deadletters redeliver 3:120 3:121
+  python -m forwarder deadletters redeliver --sink lake --rate 50000
   python -m forwarder deadletters redeliver --stage ingest --put-back
 """
 
 EXIT: Final = """\
 exit status:
-  0  done; there may have been no such letter
-  1  some letters were refused again, or Kafka does not answer
+  0  done, or stopped by a signal; there may have been no such letter
+  1  some letters were refused again, a sink does not let them in, or Kafka does not answer
   2  the command line or the configuration is wrong
 """
 
 MOST_SHOWN: Final = 20
 """Rows of a letter that a person is shown; JSON has all."""
 HEX_BYTES: Final = 256
-FIRST_PARKED: Final = "first-parked"
-"""Since when a set waits; without it, since it is in its topic again."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,6 +93,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 "--put-back",
                 action="store_true",
                 help="put letters of ingest back, each of them, whether or not that was done before",
+            )
+            action.add_argument(
+                "--rate", metavar="RECORDS", type=read_rate, help="deliver no more than so many records a second"
+            )
+            action.add_argument(
+                "--from",
+                dest="begin",
+                metavar="ID,...",
+                help="of the partitions of these ids, only the letters from them on: how to go on after a stop",
             )
             action.add_argument(
                 "--dry-run", action="store_true", help="tell what would be delivered, and deliver nothing"
@@ -127,9 +143,12 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
     try:
         places = frozenset(map(Place.parse, arguments.ids))
+        begin = [Place.parse(text) for text in (getattr(arguments, "begin", None) or "").split(",") if text]
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return Selection(places, arguments.reason, arguments.stage, arguments.sink)
+    return Selection(
+        places, arguments.reason, arguments.stage, arguments.sink, {one.partition: one.offset for one in begin}
+    )
 
 
 def _list(found: Iterable[Found], *, as_json: bool) -> int:
@@ -182,103 +201,133 @@ def _rows(lines: bytes) -> Iterator[Any]:
     return map(json.loads, lines.splitlines())
 
 
+class _StoppedError(Exception):
+    """A signal came while a sink was busy."""
+
+
 def _redeliver(
     arguments: argparse.Namespace, settings: ForwarderSettings, letters: Letters, selection: Selection
 ) -> int:
-    from forwarder.deadletters import Delivered, deliver, is_ours, sinks_of
-    from forwarder.sinks import build
+    from forwarder.redelivery import survey, way_of
     from shared.errors import ConfigError
-    from shared.log import Throttle
 
-    found = list(letters.read(selection))
+    # Twice over the topic: what there is to do is known before anything is done, and no letter is kept for it.
+    plan = survey(letters.read(selection), arguments.into)
     there = settings.forwarder.sinks
-    wanted = {arguments.into} if arguments.into is not None else sinks_of(found)
-    missing = sorted(wanted - set(there))
+    missing = sorted((plan.sinks if arguments.into is None else {arguments.into}) - set(there))
     if missing:
         hint = "" if arguments.into is not None else "; --into hands its letters to another one"
         raise ConfigError(f"there is no sink {missing[0]} in forwarder.sinks, but: {', '.join(there)}{hint}")
     if arguments.dry_run:
-        for one in found:
-            to = arguments.into or (one.facts.sink if one.facts is not None and is_ours(one) else None)
-            _tell(one, f"would go to {to or _origin(one)}")
+        for one in letters.read(selection):
+            _tell(one, f"would go {way_of(one, arguments.into)}", sys.stdout)
+        _tell_plan(plan)
         return 0
-    going_back = sum(one.facts is not None and not is_ours(one) for one in found)
-    if going_back and not arguments.ids and not arguments.put_back:
+    if plan.going_back and not arguments.ids and not arguments.put_back:
         raise ConfigError(
-            f"{going_back:,} of these letters are of ingest, and would be put back to where they came from; nothing keeps in"
-            " mind whether they were before, and what is decoded twice is delivered twice. Say --put-back if they were not,"
+            f"{plan.going_back:,} of these letters are of ingest, and would be put back to where they came from; nothing keeps"
+            " in mind whether they were before, and what is decoded twice is delivered twice. Say --put-back if they were not,"
             " name those that are meant by their ids, or leave them out with --stage forwarder"
         )
-    sinks = {name: build(there[name]) for name in wanted}
+    return _perform(arguments, settings, letters, selection, plan)
+
+
+def _perform(
+    arguments: argparse.Namespace, settings: ForwarderSettings, letters: Letters, selection: Selection, plan: Plan
+) -> int:
+    from forwarder.redelivery import PutBack, Redelivery
+    from forwarder.replay import report
+    from forwarder.replay.run import Pace
+    from forwarder.replay.tally import Tally
+    from forwarder.sinks import build
+
+    # A bar draws the lines of a terminal above itself, but what goes into a file or a pipe is to go there.
+    out = None if sys.stdout.isatty() else sys.stdout
+    meter = report.meter(settings.log, "deadletters", "redelivering")
+    letters.stopping = stopping = stop_by_signal()
+    pace = Pace(arguments.rate)
+    sinks = {name: build(settings.forwarder.sinks[name]) for name in plan.sinks}
     for sink in sinks.values():
         sink.open()
-    outcomes: list[Delivered] = []
-    wait = _wait(Throttle())
+    work = Redelivery(arguments.into, sinks, PutBack(settings.kafka), letters.topic_id, _wait(stopping))
+    finished = False
     try:
-        for one in found:
-            facts = one.facts
-            if facts is None:
-                outcome = Delivered(one.place, 0, "it is no dead letter of Sluiceway")
-            elif not is_ours(one):
-                outcome = _put_back(one, settings)
-            elif arguments.into is None and facts.sink is None:
-                outcome = Delivered(one.place, 0, "it is of no sink: --into hands it to one")
-            else:
-                outcome = deliver(one, sinks[arguments.into or facts.sink], letters.topic_id, wait)
-            outcomes.append(outcome)
-            _tell(one, f"delivered, {outcome.records:,} records" if outcome.problem is None else outcome.problem)
+        with meter:
+            for one in letters.read(selection):
+                stopping.wait(pace.seconds_left)
+                if stopping.is_set():
+                    break
+                try:
+                    outcome = work.send(one)
+                except _StoppedError as error:
+                    _tell(one, f"not delivered: {error}", out or sys.stdout)
+                    break
+                pace.spend(outcome.records)
+                what = f"delivered, {outcome.records:,} records" if outcome.problem is None else outcome.problem
+                _tell(one, what, out or sys.stdout)
+                meter.show(work.tried, plan.total.letters, Tally(delivered=work.delivered.records))
+        finished = not stopping.is_set() or work.tried == plan.total.letters
     finally:
         for sink in sinks.values():
             sink.close()
-    failed = sum(outcome.problem is not None for outcome in outcomes)
-    sys.stdout.write(f"{len(outcomes) - failed:,} of {len(outcomes):,} dead letters delivered\n")
-    return 1 if failed else 0
+        _tell_end(work, plan, selection, finished=finished)
+    gone = finished and work.tried < plan.total.letters
+    return 1 if work.failed or gone else 0
 
 
-def _wait(throttle: Throttle) -> Callable[[float, str], None]:
-    from shared.log import get_logger
+def _wait(stopping: threading.Event) -> Callable[[float, str], None]:
+    from shared.log import Throttle, get_logger
 
-    log = get_logger("deadletters")
+    log, throttle = get_logger("deadletters"), Throttle()
 
     def wait(seconds: float, detail: str) -> None:
         throttle.log(log, "warning", "busy", "the sink does not take a dead letter; it is tried again", detail=detail)
-        time.sleep(seconds)
+        if stopping.wait(seconds):
+            raise _StoppedError(detail)
 
     return wait
 
 
-def _put_back(found: Found, settings: ForwarderSettings) -> Delivered:
-    """Put a set that waited for its template back where it waited: with its template, it is decoded now."""
-    from forwarder.deadletters import Delivered
-    from shared import deadletter
-    from shared.kafka import DEADLETTER_HEADER_BYTES, MAX_MESSAGE_BYTES, producer, producer_properties
-
-    origin = _origin(found)
-    headers = [pair for pair in deadletter.without(found.headers) if pair[0] != FIRST_PARKED]
-    failures: list[str] = []
-    client = producer(
-        producer_properties(settings.kafka, "sluiceway-deadletters")
-        | {"message.timeout.ms": "10000", "message.max.bytes": str(MAX_MESSAGE_BYTES + DEADLETTER_HEADER_BYTES)}
-    )
-    client.produce(
-        origin,
-        found.value,
-        found.key,
-        headers=headers,
-        on_delivery=lambda error, _: failures.append(error.str()) if error is not None else None,
-    )
-    if client.flush(15.0) or failures:
-        return Delivered(found.place, 0, f"{origin} does not take it: {next(iter(failures), 'no broker answers')}")
-    return Delivered(found.place, found.records or 0)
-
-
-def _origin(found: Found) -> str:
-    return "nowhere" if found.facts is None else found.facts.topic
-
-
-def _tell(found: Found, what: str) -> None:
+def _tell(found: Found, what: str, out: TextIO) -> None:
     reason = "" if found.facts is None else f" ({found.facts.reason})"
-    sys.stdout.write(f"{found.place}{reason}: {what}\n")
+    out.write(f"{found.place}{reason}: {what}\n")
+    # Who is killed has told what was done.
+    out.flush()
+
+
+def _tell_plan(plan: Plan) -> None:
+    for way, one in sorted(plan.sums.items(), key=lambda item: str(item[0])):
+        sys.stdout.write(f"{_counts(one)} would go {way}\n")
+    sys.stdout.write(f"{_counts(plan.total)} in all\n")
+
+
+def _tell_end(work: Redelivery, plan: Plan, selection: Selection, *, finished: bool) -> None:
+    """Tell how many were delivered, and how to go on where some are left."""
+    done, total = work.delivered, plan.total.letters
+    sys.stdout.write(
+        f"{done.letters:,} of {total:,} dead letters delivered, {done.records:,} records, {done.bytes:,} bytes\n"
+    )
+    left = total - work.tried
+    if finished and left:
+        sys.stdout.write(f"{left:,} are not in the topic any more: their retention was over meanwhile\n")
+    if finished:
+        return
+    sys.stdout.write(f"stopped before the end, {left:,} dead letters were not tried to their end\n")
+    if not plan.going_back:
+        sys.stdout.write("the same command goes on: what a sink has by its name already, it drops\n")
+        return
+    places = ",".join(f"{number}:{offset}" for number, offset in sorted((selection.begin | work.reached).items()))
+    if places:
+        sys.stdout.write(
+            "letters that were put back are not known from others, and the same command would put them back once more:"
+            f" go on with it and --from {places}, which leaves out all that was tried\n"
+        )
+    else:
+        sys.stdout.write("the same command goes on: nothing was put back\n")
+
+
+def _counts(one: Sum) -> str:
+    return f"{one.letters:,} dead letters, {one.records:,} records, {one.bytes:,} bytes,"
 
 
 def _time(ms: int) -> str:

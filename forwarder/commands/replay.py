@@ -87,7 +87,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--received-from", metavar="TIME", help="only records received from then on; needs --into")
     parser.add_argument("--received-to", metavar="TIME", help="only records received before; needs --into")
-    parser.add_argument("--rate", metavar="N", type=_rate, help="deliver no more than N records a second")
+    parser.add_argument("--rate", metavar="N", type=read_rate, help="deliver no more than N records a second")
     parser.add_argument("--dry-run", action="store_true", help="say how much it would be, and deliver nothing")
     parser.add_argument("--into", metavar="OTHER", help="deliver into this sink, which has nothing of the range")
     parser.add_argument(
@@ -174,7 +174,7 @@ def _dry_run(prepared: Prepared, topic: TopicFacts, kafka: KafkaLog, meter: Mete
         Nowhere(),
         pace=Pace(None),
         meter=meter,
-        stopping=_stop_by_signal(),
+        stopping=stop_by_signal(),
         keep=False,
     )
 
@@ -199,13 +199,14 @@ def _deliver(
 
     sink = build(settings.forwarder.sinks[name])
     sink.open()
+    book = Book()
     delivery = Delivery(
         sink,
         Policy(),
         name=name,
         topic=topic.name,
-        letterbox=KafkaLetterbox(settings.kafka, f"{CLIENT}-deadletters"),
-        book=Book(),
+        letterbox=KafkaLetterbox(settings.kafka, f"{CLIENT}-deadletters", book),
+        book=book,
         throttle=Throttle(),
     )
     delivery.start()
@@ -217,7 +218,7 @@ def _deliver(
             delivery,
             pace=Pace(rate),
             meter=meter,
-            stopping=_stop_by_signal(),
+            stopping=stop_by_signal(),
             keep=True,
         )
     finally:
@@ -225,7 +226,7 @@ def _deliver(
         sink.close()
 
 
-def _stop_by_signal() -> threading.Event:
+def stop_by_signal() -> threading.Event:
     """An event that is set by a signal; a second one ends the process at once."""
     stopping = threading.Event()
 
@@ -240,7 +241,8 @@ def _stop_by_signal() -> threading.Event:
     return stopping
 
 
-def _rate(text: str) -> int:
+def read_rate(text: str) -> int:
+    """Read ``--rate``: records a second."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of records a second, 1 or more")
     return int(text)

@@ -48,12 +48,15 @@ class Meter(Protocol):
         ...
 
 
-def meter(config: LogConfig) -> Meter:
-    """A bar where standard error is a terminal, else lines of the log; sets up the log, so that it passes by a bar."""
+def meter(config: LogConfig, logger: str = "replay", event: str = "replaying") -> Meter:
+    """A bar where standard error is a terminal, else lines of the log; sets up the log, so that it passes by a bar.
+
+    Lines are of ``logger``, and say ``event``.
+    """
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         configure(config, "forwarder")
-        return Lines()
+        return Lines(logger=logger, event=event)
     # A line of the log goes above the bar.
     configure(config, "forwarder", cast("TextIO", FileProxy(console, sys.stderr)))
     return Bar(console)
@@ -93,8 +96,11 @@ class Bar:
 class Lines:
     """A line of the log every few seconds; ``clock`` gives seconds that never go back."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = get_logger("replay")
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, logger: str = "replay", event: str = "replaying"
+    ) -> None:
+        self._log = get_logger(logger)
+        self._event = event
         self._clock = clock
         self._rate = Rate(clock)
         self._began = self._told = clock()
@@ -115,7 +121,7 @@ class Lines:
         self._told = now
         left = (now - self._began) / read * (total - read) if read else None
         self._log.info(
-            "replaying",
+            self._event,
             messages=read,
             of=total,
             delivered_records=tally.delivered,

@@ -17,6 +17,7 @@ from shared.config import KafkaConfig
 from shared.kafka import EXPORTERS, TopicFacts, full_name, producer, producer_properties
 from shared.log import Logger, Throttle
 from shared.metrics import Book
+from shared.refusal import refusal
 from shared.web import Check
 
 POLL_SECONDS: Final = 0.2
@@ -259,7 +260,7 @@ class StateTopic:
 
     def _refused(self, due: Due, error: KafkaError) -> None:
         self._knowledge.refused(due)
-        self._book.add("kafka_produce_errors_total", 1, topic=self._topic, reason="state")
+        self._book.add("kafka_produce_errors_total", 1, topic=self._topic, reason=refusal(error.code()).value)
         self._throttle.log(
             self._log, "error", "refused", "a template could not be published, which is tried again", reason=error.str()
         )

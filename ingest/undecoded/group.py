@@ -43,6 +43,8 @@ LOOKUP_SECONDS: Final = 15.0
 QUIET_SECONDS: Final = 5.0
 """A partition that gives nothing for so long, though its end is further on, is left for the next scan."""
 RETRY_SECONDS: Final = 5.0
+LONGEST_RETRY_SECONDS: Final = 300.0
+"""Reading that fails again and again is begun anew after pauses that double up to this."""
 LEAVE_SECONDS: Final = 10.0
 
 
@@ -83,6 +85,7 @@ class UndecodedGroup:
         self._throttle = Throttle(60.0)
         self._stop = threading.Event()
         self._stopped_at = 0.0
+        self._pause = RETRY_SECONDS
         self._thread = threading.Thread(target=self._run, name="undecoded", daemon=True)
         self._consumer: Consumer | None = None
         self._places: dict[int, Place] = {}
@@ -132,7 +135,8 @@ class UndecodedGroup:
                 self._log.exception("reading flows.undecoded failed, and is begun anew")
             finally:
                 self._close()
-            self._stop.wait(RETRY_SECONDS)
+            self._stop.wait(self._pause)
+            self._pause = min(LONGEST_RETRY_SECONDS, 2 * self._pause)
 
     # --- the group
 
@@ -189,15 +193,27 @@ class UndecodedGroup:
                 end=high,
             )
             return Place(name.partition, low)
-        if 0 <= name.offset < low:
-            lost = low - name.offset
+        place = Place(name.partition, max(low, name.offset))
+        lost = low - max(0, name.offset)
+        if lost > 0:
             self._settler.lost(lost)
             self._log.error(
-                "messages of flows.undecoded expired before anybody read them again: no ingest ran for too long",
+                "messages of flows.undecoded expired before anybody read them again: no ingest ran for too long"
+                if name.offset >= 0
+                else "messages of flows.undecoded expired, and no offset of the group tells that anybody read them again:"
+                " all of them are counted as lost",
                 partition=name.partition,
                 messages=lost,
             )
-        return Place(name.partition, max(low, name.offset))
+            # Else the next assignment would count them again, as long as nothing else comes.
+            self._commit_offset(client, place)
+        return place
+
+    def _commit_offset(self, client: Consumer, place: Place) -> None:
+        try:
+            client.commit(offsets=[TopicPartition(self._topic, place.number, place.position)], asynchronous=False)
+        except KafkaException as error:
+            self._throttle.log(self._log, "warning", "commit", "an offset was not committed", error=str(error))
 
     def _watermarks(self, client: Consumer, number: int) -> tuple[int, int]:
         found = client.get_watermark_offsets(TopicPartition(self._topic, number), timeout=LOOKUP_SECONDS)
@@ -334,13 +350,11 @@ class UndecodedGroup:
 
     def _commit(self, place: Place, offset: int) -> None:
         place.position = offset
+        self._pause = RETRY_SECONDS
         if self._places.get(place.number) is not place:
             return
-        try:
-            self._client.commit(offsets=[TopicPartition(self._topic, place.number, offset)], asynchronous=False)
-        except KafkaException as error:
-            # What was settled may be settled again by another member: dedup knows equal records.
-            self._throttle.log(self._log, "warning", "commit", "an offset was not committed", error=str(error))
+        # Where that fails, what was settled may be settled again by another member: dedup knows equal records.
+        self._commit_offset(self._client, place)
 
     def _alive(self) -> None:
         """Called while acknowledgements are waited for."""

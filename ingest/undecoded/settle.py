@@ -113,11 +113,6 @@ class Settler:
         """
         self._begin()
         deadline = time.monotonic() + FLUSH_SECONDS
-        for batch in batches:
-            if not self._outbox.add(batch, 0):
-                raise SettlingFailed("records of one chunk take more memory than they may")
-        for number, records in self._outbox.take(self.partitions):
-            self._put_records(number, records, deadline)
         for one in rest.again:
             key = message.exporter_text(one).encode()
             headers = message.headers(one, self._name)
@@ -130,6 +125,13 @@ class Settler:
             self._outgoing.put(letter, self._sets(APPENDED, raw.rows), deadline)
         for given_up in rest.given_up:
             self._put_dead_letter(given_up, deadline)
+        # Records last: were what else comes of the chunk refused for long, they would be produced each time anew.
+        self._acknowledged(deadline, alive)
+        for batch in batches:
+            if not self._outbox.add(batch, 0):
+                raise SettlingFailed("records of one chunk take more memory than they may")
+        for number, records in self._outbox.take(self.partitions):
+            self._put_records(number, records, deadline)
         self._finish(deadline, alive, sets, rest.decoded)
         return len(rest.again) + len(rest.as_it_is)
 
@@ -155,13 +157,17 @@ class Settler:
         self._refusals.clear()
         self._counts.clear()
 
-    def _finish(self, deadline: float, alive: Callable[[], None], sets: int, decoded: int) -> None:
+    def _acknowledged(self, deadline: float, alive: Callable[[], None]) -> None:
+        """Wait until Kafka has all that was produced; raises SettlingFailed when it has not."""
         self._outgoing.flush(deadline, alive)
         if self._outgoing.messages or self._refusals:
             self._outgoing.give_up()
             self.tally.close()
             said = ", ".join(sorted(refusal.value for refusal in self._refusals))
             raise SettlingFailed(f"Kafka did not take what came of it: {said}")
+
+    def _finish(self, deadline: float, alive: Callable[[], None], sets: int, decoded: int) -> None:
+        self._acknowledged(deadline, alive)
         self.tally.add("ingest_undecoded_read_total", sets)
         self.tally.add("ingest_undecoded_decoded_total", decoded)
         for name, count in self._counts.items():

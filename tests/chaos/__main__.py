@@ -64,6 +64,7 @@ def main() -> int:
                     return 1
                 done += 1
                 faults.update(str(blow.fault) for blow in drawn)
+                totals.update(unanswered=arena.unanswered - totals["unanswered"])
                 totals.update(sent=sent, lost=lost, logged=verdict.logged, repeated=verdict.repeated)
     finally:
         if arguments.keep is None:

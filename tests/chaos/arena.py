@@ -35,6 +35,8 @@ BROKER_STEPS = (-40.0, 40.0, -5.0, 5.0)
 """By how many seconds the broker's clock may be off, which is within what the forwarder bears of it."""
 STEPS = (-30.0, 30.0, -5.0, 5.0)
 """Small: librdkafka waits by the time of day, and a step back holds what it has just begun to wait for as long."""
+SYNC_SECONDS = (0.1, 0.3, 1.0, 3.0)
+"""How much longer it may take to sync a file."""
 END_SECONDS = 120.0
 SETTLE_SECONDS = 240.0
 """How long everything may take to arrive after the last fault; far more than it takes."""
@@ -48,12 +50,16 @@ class Arena:
         directory.mkdir(parents=True, exist_ok=True)
         self.left_out: dict[Fault, str] = {}
         """Faults that this machine does not let us do, and why."""
+        self.unanswered = 0
+        """Times that ingest did not say in time whether it is ready, and was asked again."""
         library = built(directory)
         self._clocks = (
             [] if library is None else [Clock(library, directory / f"{name}.clock") for name in ("broker", "programs")]
         )
         if library is None:
-            self.left_out |= dict.fromkeys((Fault.STEP_BROKER, Fault.STEP_PROGRAMS), "there is no C compiler")
+            self.left_out |= dict.fromkeys(
+                (Fault.STEP_BROKER, Fault.STEP_PROGRAMS, Fault.SLOW_DISK), "there is no C compiler"
+            )
         self._place = directory / "disk"
         self._place.mkdir()
         self._disk = Disk.mounted(self._place)
@@ -146,6 +152,8 @@ class Arena:
                 steps = self._hit_broker(blow)
             case Fault.LAKE_AWAY:
                 steps = self._without_lake(blow)
+            case Fault.SLOW_DISK:
+                steps = self._slow(blow, SYNC_SECONDS[blow.which])
             case Fault.FULL_DISK:
                 steps = self._without_room(blow)
             case Fault.STEP_BROKER:
@@ -237,6 +245,12 @@ class Arena:
             yield blow.lasts
             self._clocks[at].step(0.0)
 
+    def _slow(self, blow: Blow, seconds: float) -> Iterator[float]:
+        if self._clocks:
+            self._clocks[1].slow(seconds)
+            yield blow.lasts
+            self._clocks[1].slow(0.0)
+
     # --- programs
 
     @property
@@ -290,11 +304,18 @@ class Arena:
         """
         if self.ingest.status is not None:
             self._start_ingest()
-        self.ingest.until_ready(SETTLE_SECONDS)
+        self.ingest.until(self._ready, "ready", SETTLE_SECONDS)
         self.ingest.until(lambda: self.ingest.balance().in_flight == 0, "all in Kafka", SETTLE_SECONDS)
         # What a forwarder thinks of the end of the log may be some seconds old.
         ends = RecordsTopic(self.broker.bootstrap_servers, PREFIX).ends()
         self._forwarders[0].until(lambda: self._committed(ends), "all committed", SETTLE_SECONDS)
+
+    def _ready(self) -> bool:
+        try:
+            return self.ingest.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TimeoutException:
+            self.unanswered += 1
+            return False
 
     def _started(self) -> bool:
         for at, forwarder in enumerate(self._forwarders):

@@ -1,5 +1,6 @@
-/* A wall clock that can be stepped: loaded before the C library into one program, it adds what a file says, in
- * nanoseconds, to the time of day. Clocks that only measure, and everybody else's time of day, stay as they are.
+/* A wall clock that can be stepped, and a disk that can be slow: loaded before the C library into one program, it adds
+ * what a file says, in nanoseconds, to the time of day, and to how long it takes to sync a file. Clocks that only
+ * measure, and all other programs, stay as they are.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,14 +19,19 @@
 /* A deadline beyond this is one of the time of day: clocks that only measure begin when the machine does. */
 #define WALL 1000000000LL
 
-static const volatile int64_t *step;
+struct told {
+    int64_t step;
+    int64_t sync;
+};
 
-__attribute__((constructor)) static void open_step(void) {
+static const volatile struct told *told;
+
+__attribute__((constructor)) static void open_told(void) {
     const char *path = getenv("CHAOS_CLOCK");
     int descriptor = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor >= 0) {
-        void *there = mmap(NULL, sizeof *step, PROT_READ, MAP_SHARED, descriptor, 0);
-        step = there == MAP_FAILED ? NULL : there;
+        void *there = mmap(NULL, sizeof *told, PROT_READ, MAP_SHARED, descriptor, 0);
+        told = there == MAP_FAILED ? NULL : there;
         close(descriptor);
     }
 }
@@ -36,7 +42,25 @@ static void add(struct timespec *time, int64_t nanoseconds) {
     time->tv_nsec = sum % SECOND;
 }
 
-static int64_t stepped(void) { return step == NULL ? 0 : *step; }
+static int64_t stepped(void) { return told == NULL ? 0 : told->step; }
+
+static void wait_for_disk(void) {
+    int64_t nanoseconds = told == NULL ? 0 : told->sync;
+    if (nanoseconds > 0) {
+        struct timespec pause = {nanoseconds / SECOND, nanoseconds % SECOND};
+        nanosleep(&pause, NULL);
+    }
+}
+
+int fsync(int descriptor) {
+    wait_for_disk();
+    return (int)syscall(SYS_fsync, descriptor);
+}
+
+int fdatasync(int descriptor) {
+    wait_for_disk();
+    return (int)syscall(SYS_fdatasync, descriptor);
+}
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
     static int (*real)(clockid_t, struct timespec *);

@@ -22,6 +22,7 @@ class Fault(StrEnum):
     KILL_BROKER = "kill the broker"
     STOP_BROKER = "stop the broker"
     LAKE_AWAY = "take the lake away"
+    SLOW_DISK = "slow the disks of ingest and the forwarders"
     FULL_DISK = "fill the disk of the lake and the spool"
     STEP_BROKER = "step the broker's clock"
     STEP_PROGRAMS = "step the clock of ingest and the forwarders"
@@ -42,11 +43,14 @@ WEIGHTS = {
     Fault.KILL_BROKER: 2,
     Fault.STOP_BROKER: 2,
     Fault.LAKE_AWAY: 2,
+    Fault.SLOW_DISK: 2,
     Fault.FULL_DISK: 2,
     Fault.STEP_BROKER: 2,
     Fault.STEP_PROGRAMS: 1,
 }
-LONGEST_SECONDS = {Fault.STOP_FORWARDER: 9.0}
+SHORTEST_SECONDS = {Fault.STOP_FORWARDER: 7.0}
+"""The session of a member of the group is 6 seconds."""
+LONGEST_SECONDS = {Fault.STOP_FORWARDER: 10.0}
 USUALLY_SECONDS = 4.0
 
 
@@ -71,7 +75,9 @@ def blows(seed: int, number: int, seconds: float) -> list[Blow]:
         Blow(
             fault,
             at=chance.uniform(0.3, seconds),
-            lasts=chance.uniform(0.2, 1.0) * LONGEST_SECONDS.get(fault, USUALLY_SECONDS),
+            lasts=chance.uniform(
+                SHORTEST_SECONDS.get(fault, USUALLY_SECONDS / 5), LONGEST_SECONDS.get(fault, USUALLY_SECONDS)
+            ),
             which=chance.randrange(4),
         )
         for fault in faults

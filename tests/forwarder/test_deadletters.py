@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError
 
 from forwarder import letters
-from forwarder.__main__ import main
 from forwarder.cut import Token
 from forwarder.deadletters import Found, Letters, Place, Selection, deliver
 from forwarder.letters import Letter
@@ -16,13 +12,10 @@ from forwarder.sifting import Sifting
 from forwarder.sinks.base import Busy, Trouble
 from shared import deadletter
 from shared.config import KafkaConfig
-from shared.deadletter import DeadLetter
 from shared.errors import SluicewayError
 from tests.fakes import TOPIC_ID, MemorySink
 from tests.forwarder.kafka_client import Broker, FakeClient, FakeError, at, end
 from tests.forwarder.records import flows
-
-NOT_PUT = Found(Place(0, 5), DeadLetter("template_never_came", "ingest", "flows.undecoded", 2, 7, 1), b"k", b"v", [])
 
 
 def refused(ids: range, bad: set[int]) -> list[Letter]:
@@ -67,6 +60,16 @@ def test_a_busy_sink_is_waited_for_aloud() -> None:
     assert waited == [(1.0, "is full"), (9.0, "is away")]
 
 
+def test_a_sink_that_does_not_let_a_letter_in_is_not_waited_for() -> None:
+    """Time does not mend it: whoever can is told the cause."""
+    sink = MemorySink()
+    (letter,) = refused(range(200), {7})
+    sink.answers[1] = [Busy(Trouble.FORBIDDEN, "records and their sums in one lake")]
+    with pytest.raises(SluicewayError, match=r"dead letter 0:3 in.*records and their sums in one lake"):
+        deliver(found(letter, 3), sink, "dead", never)
+    assert len(sink.tries) == 1
+
+
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     """The client that the letters are read with: two partitions, whose ends are no messages."""
@@ -87,47 +90,41 @@ def test_letters_are_read_up_to_the_end_of_each_partition(client: FakeClient) ->
     assert read == [Place(0, 0), Place(1, 1), Place(0, 2)]
 
 
+def test_read_again_it_ends_where_it_ended(client: FakeClient) -> None:
+    """What comes between the two readings was not counted, and nobody was asked whether it is meant."""
+    reader = Letters(KafkaConfig())
+    client.polls = [[at(0), end(0), end(1)]]
+    assert len(list(reader.read(Selection()))) == 1
+    client.broker.highs = {0: 9, 1: 9, 2: 1}
+    client.polls = [[at(0), at(3), at(2, number=1), at(4)], [at(5), at(0, number=2)]]
+    assert [one.place for one in reader.read(Selection())] == [Place(0, 0), Place(0, 3), Place(1, 2)]
+    client.polls = [[at(7), at(2, number=1)]]
+    assert [one.place for one in reader.read(Selection())] == [Place(1, 2)], "0 to 3 have gone meanwhile"
+
+
+def test_reading_ends_when_it_is_to_stop(client: FakeClient) -> None:
+    """Though nothing comes that is meant."""
+    reader = Letters(KafkaConfig())
+    reader.stopping.set()
+    client.polls = [[at(0)]]
+    assert list(reader.read(Selection())) == []
+
+
+def test_a_selection_may_begin_later() -> None:
+    """In the partitions that are named, and in no other."""
+    selection = Selection(begin={0: 6})
+    letters = [Found(Place(*place), None, None, b"", []) for place in [(0, 5), (0, 6), (1, 0)]]
+    assert [selection.takes(one) for one in letters] == [False, True, True]
+
+
+@pytest.mark.parametrize(("value", "records"), [(b"33", 33), ("²".encode(), None), (b"9" * 5000, None), (b"", None)])
+def test_a_count_that_is_none_is_none(value: bytes, records: int | None) -> None:
+    """A header is what somebody wrote."""
+    assert Found(Place(0, 0), None, None, b"", [("records", value)]).records == records
+
+
 def test_an_error_is_not_the_end_of_a_partition(client: FakeClient) -> None:
     """Letters behind it would be left out in silence."""
     client.polls = [[at(0), FakeError(0, KafkaError.TOPIC_AUTHORIZATION_FAILED)]]
     with pytest.raises(SluicewayError, match="cannot be read"):
         list(Letters(KafkaConfig()).read(Selection()))
-
-
-@pytest.fixture
-def put_back(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """The topics that letters were put back to; one letter of ingest is all that there is."""
-    topics: list[str | None] = []
-
-    def read(letters: Letters, selection: Selection) -> Iterator[Found]:
-        return filter(selection.takes, [NOT_PUT])
-
-    client = SimpleNamespace(produce=lambda topic, *_, **__: topics.append(topic), flush=lambda seconds: 0)
-    monkeypatch.setattr(Letters, "read", read)
-    monkeypatch.setattr("shared.kafka.producer", lambda properties: client)
-    return topics
-
-
-@pytest.mark.parametrize("words", [[], ["--stage", "ingest"], ["--reason", "template_never_came"]], ids=" ".join)
-def test_what_would_be_decoded_again_is_put_back_only_when_that_is_meant(
-    put_back: list[str | None], words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing keeps in mind that it was put back before, and twice decoded is twice delivered."""
-    assert main(["deadletters", "redeliver", *words]) == 2
-    said = capsys.readouterr().err
-    assert "1 of these letters are of ingest" in said
-    assert "--put-back" in said
-    assert put_back == []
-    assert main(["deadletters", "redeliver", *words, "--dry-run"]) == 0
-    assert "would go to flows.undecoded" in capsys.readouterr().out
-    assert main(["deadletters", "redeliver", *words, "--put-back"]) == 0
-    assert put_back == ["flows.undecoded"]
-
-
-def test_ids_say_what_is_meant(put_back: list[str | None], capsys: pytest.CaptureFixture[str]) -> None:
-    """Letters of ingest that are named are put back; those of the forwarder need no word more."""
-    assert main(["deadletters", "redeliver", "--stage", "forwarder"]) == 0
-    assert put_back == []
-    assert main(["deadletters", "redeliver", "0:5"]) == 0
-    assert put_back == ["flows.undecoded"]
-    assert "1 of 1 dead letters delivered" in capsys.readouterr().out

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -255,6 +256,31 @@ def test_what_a_worker_leaves_in_the_spool_is_not_lost(supervisor: Supervisor, m
 
 
 # --- what workers know together
+
+
+def test_a_worker_that_takes_long_to_end_holds_nobody_up(supervisor: Supervisor, members: list[Member]) -> None:
+    """It has closed its pipe and lives on: it is not ready, and what answers over HTTP goes on until it is gone."""
+    ended = threading.Event()
+    supervisor._hear(members[0].seen, Ready())
+    members[0].seen.process = cast(
+        "multiprocessing.Process",
+        SimpleNamespace(
+            name="worker-0", exitcode=1, join=lambda _=None: ended.wait(PATIENCE_SECONDS), is_alive=lambda: False
+        ),
+    )
+
+    async def leave() -> list[int]:
+        asyncio.get_running_loop().add_reader(members[0].seen.channel.descriptor, lambda: None)
+        supervisor._stopping = True
+        leaving = supervisor._leave(members[0].seen)
+        await asyncio.sleep(0)
+        there = [len(supervisor._workers), members[0].seen.ready]
+        assert supervisor._leave(members[0].seen) is leaving
+        ended.set()
+        await leaving
+        return [*there, len(supervisor._workers)]
+
+    assert asyncio.run(leave()) == [2, False, 1]
 
 
 def a_template(

@@ -21,6 +21,7 @@ ROUNDS = (
     ),
     (
         Blow(Fault.LAKE_AWAY, 0.3, 1.5, 0),
+        Blow(Fault.SLOW_DISK, 0.5, 3.0, 2),
         Blow(Fault.CHANGE_FORWARDER, 1.0, 0.5, 1),
         Blow(Fault.JOIN_FORWARDER, 1.5, 1.0, 0),
     ),
@@ -38,7 +39,7 @@ ROUNDS = (
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_whatever_is_killed_every_record_is_in_the_lake_once(tmp_path: Path, protocol: str) -> None:
     """**durable**, **once**: what Kafka acknowledged is in the lake one time, and nothing else is, round after round."""
-    rounds = ROUNDS if protocol == "classic" else ROUNDS[:1]
+    rounds = ROUNDS if protocol == "classic" else (ROUNDS[0], ROUNDS[-1])
     with Arena(tmp_path, protocol) as arena:
         delivered = 0
         judge = Judge(RecordsTopic(arena.broker.bootstrap_servers, PREFIX), arena.lake)
@@ -57,6 +58,10 @@ def test_whatever_is_killed_every_record_is_in_the_lake_once(tmp_path: Path, pro
             delivered += verdict.delivered
     # While ingest is away nobody hears what is sent, and that may be all of a round.
     assert delivered
+    struck = {blow.fault for drawn in rounds for blow in drawn}
+    left_out = {fault: why for fault, why in arena.left_out.items() if fault in struck}
+    if left_out:
+        pytest.skip("all was right, without " + "; ".join(f"{fault} ({why})" for fault, why in left_out.items()))
 
 
 def test_a_round_can_be_had_again() -> None:

@@ -15,6 +15,7 @@ from forwarder.sifting import Sifting
 from shared import codec
 from shared.config import KafkaConfig
 from shared.kafka import RECORDS, full_name
+from shared.metrics import Book
 from tests.fakes import TOPIC_ID, MemorySink
 from tests.forwarder.records import eventually, flows
 from tests.integration.forwarders import Feed, Start, has, in_lake
@@ -48,7 +49,7 @@ def refuse(config: KafkaConfig, ids: range, bad: set[int]) -> None:
     token = Token(TOPIC_ID, 1, 10, 20)
     sifting = Sifting(pa.Table.from_batches([flows(ids)]), token)
     sifting.deliver(sink.deliver)
-    box = KafkaLetterbox(config, "test")
+    box = KafkaLetterbox(config, "test", Book())
     assert box.put(list(letters.refused(full_name(config, RECORDS), "lake", token, sifting, 1_700_000_000_000))) is None
 
 
