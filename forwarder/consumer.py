@@ -6,6 +6,7 @@ leaves its group in another, for which the first one waits.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,9 @@ CLOSE_SECONDS: Final = 30.0
 """How long leaving the group may take."""
 LOOKUP_SECONDS: Final = 15.0
 """How long an assignment may take to find out from where to read."""
+SLEPT_SECONDS: Final = 3.0
+"""Whoever reads nothing for so long may have been stopped, and the group may have gone on without it: shorter than any
+session that is of use."""
 HIGH_EVERY_SECONDS: Final = 5.0
 """How often the ends of our partitions are asked for: what was fetched last says little while nothing is fetched."""
 NOTHING_COMMITTED: Final = -1
@@ -161,6 +165,8 @@ class LogConsumer:
         self._committing = False
         self._paused = False
         self._joined = False
+        self._polled = math.inf
+        """When the last poll was over."""
         self._complaint: str | None = None
         self._highs: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
         self._highs_asked = 0.0
@@ -204,9 +210,11 @@ class LogConsumer:
         try:
             self._follow_the_start()
             messages = self._client.consume(max_messages, timeout)
+            self._ask_the_group()
         except KafkaException as error:
             raise BrokenConsumerError(str(error)) from error
         finally:
+            self._polled = time.monotonic()
             self._raise_failure()
         poll = Poll(self._seek)
         return [message for message in messages if self._is_next(message, poll)]
@@ -303,6 +311,29 @@ class LogConsumer:
 
     def _names(self, numbers: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, number) for number in numbers]
+
+    def _ask_the_group(self) -> None:
+        """Find out whether we are still in the group, after a time in which we were not heard there.
+
+        Somebody else may have our partitions by now, with other settings, and this client notices that only later. What
+        it has read by then would be cut by a shape that holds no more.
+
+        Raises BrokenConsumerError when we are not, or it cannot be told.
+        """
+        silent = time.monotonic() - self._polled
+        if silent < SLEPT_SECONDS or not self._partitions:
+            return
+        offsets = [self._committable(one) for one in self._partitions.values()]
+        try:
+            results = self._client.commit(offsets=offsets, asynchronous=False) or []
+            errors = [result.error for result in results if result.error is not None]
+        except KafkaException as error:
+            results, errors = [], [error.args[0]]
+        for refusal in errors:
+            # While others come or go, we are one of the group all the same.
+            if refusal.code() != KafkaError.REBALANCE_IN_PROGRESS:
+                raise BrokenConsumerError(f"nothing was read for {silent:.0f} s, and Kafka says: {refusal.str()}")
+        self._committed([result for result in results if result.error is None])
 
     # --- what comes
 

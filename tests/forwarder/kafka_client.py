@@ -9,7 +9,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from tests.fakes import TOPIC_ID, FakeMessage
@@ -109,6 +109,8 @@ class FakeClient:
         """Whether the broker answers, and lets it leave."""
         self.answers.set()
         self.left = Event()
+        self.refusing: KafkaError | None = None
+        """What it is told instead of a commit."""
         self._on_assign: Callable[..., None] | None = None
         self._on_revoke: Callable[..., None] | None = None
 
@@ -159,6 +161,8 @@ class FakeClient:
 
     def commit(self, offsets: Sequence[TopicPartition], **_: object) -> list[TopicPartition]:
         """Keep offsets and what stands beside them."""
+        if self.refusing is not None:
+            raise KafkaException(self.refusing)
         self.broker.committed |= {name.partition: (name.offset, name.metadata) for name in offsets}
         return list(offsets)
 

@@ -2,11 +2,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError
 
 from forwarder.config import CutConfig
-from forwarder.consumer import CLOSE_SECONDS, LogConsumer, OffsetAboveEndError, Partition, Place, place
+from forwarder.consumer import (
+    CLOSE_SECONDS,
+    SLEPT_SECONDS,
+    BrokenConsumerError,
+    LogConsumer,
+    OffsetAboveEndError,
+    Partition,
+    Place,
+    place,
+)
 from forwarder.course import Course, Epoch, TooManyShapesError
 from shared.config import KafkaConfig
 from tests.forwarder.kafka_client import Broker, FakeClient, at, end
@@ -106,6 +117,46 @@ def test_a_gap_is_asked_for_once_more(consumer: LogConsumer, client: FakeClient)
     assert (client.sought, ours.ended) == ([(0, 1)], False)
     assert [message.offset() for message in consumer.poll(100, 0.1)] == [3, 4]
     assert (client.sought, ours.ended) == ([(0, 1)], True)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the consumer's clock shows; its polls take no time."""
+    now = [1000.0]
+    monkeypatch.setattr(
+        "forwarder.consumer.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time, time_ns=time.time_ns)
+    )
+    return now
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
+def test_who_slept_past_its_session_hands_over_nothing_that_it_reads_then(
+    clock: list[float], consumer: LogConsumer, client: FakeClient, code: int
+) -> None:
+    """Another member has the partition, may be with other settings: what is read now is not cut as before."""
+    given(consumer, client, 0)
+    client.polls = [[at(0)], [at(1)]]
+    assert [message.offset() for message in consumer.poll(100, 0.1)] == [0]
+    clock[0] += SLEPT_SECONDS
+    client.refusing = KafkaError(code)
+    with pytest.raises(BrokenConsumerError, match="nothing was read for 3 s"):
+        consumer.poll(100, 0.1)
+
+
+@pytest.mark.parametrize("code", [None, KafkaError.REBALANCE_IN_PROGRESS])
+def test_who_slept_and_is_still_in_the_group_reads_on(
+    clock: list[float], consumer: LogConsumer, client: FakeClient, code: int | None
+) -> None:
+    """It asks by committing what it has committed before, and once."""
+    (ours,) = given(consumer, client, 0)
+    client.polls = [[at(0)], [at(1)], [at(2)]]
+    consumer.poll(100, 0.1)
+    clock[0] += SLEPT_SECONDS
+    client.refusing = None if code is None else KafkaError(code)
+    assert [message.offset() for message in consumer.poll(100, 0.1)] == [1]
+    assert (ours.committed, client.broker.committed[0]) == (0, (0, NOTE))
+    client.refusing = KafkaError(KafkaError.UNKNOWN_MEMBER_ID)
+    assert [message.offset() for message in consumer.poll(100, 0.1)] == [2]
 
 
 def test_a_partition_that_stands_still_has_not_ended(consumer: LogConsumer, client: FakeClient) -> None:

@@ -31,7 +31,11 @@ ROUNDS = (
         Blow(Fault.STEP_BROKER, 2.5, 1.0, 0),
         Blow(Fault.STEP_PROGRAMS, 2.8, 1.0, 1),
     ),
-    (Blow(Fault.STOP_FORWARDER, 0.3, 8.0, 0), Blow(Fault.RESTART_INGEST, 1.0, 0.5, 0)),
+    (
+        Blow(Fault.STOP_FORWARDER, 0.3, 8.0, 0),
+        Blow(Fault.RESTART_INGEST, 1.0, 0.5, 0),
+        Blow(Fault.CHANGE_FORWARDER, 1.5, 0.5, 1),
+    ),
 )
 """A few of each kind; `make chaos` draws its own."""
 
