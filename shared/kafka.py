@@ -366,6 +366,9 @@ class _Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.poll(0)
+        # It knows us, by what it tells errors to, and we know it. Left to the garbage collector, it would be waited for by
+        # whichever thread that finds it, for as long as its own threads need to end.
+        del self._client
 
     def describe(self, names: Sequence[str]) -> dict[str, TopicDescription | str | None]:
         """Look topics up: None for one that is not there, a sentence for one that we may not see."""

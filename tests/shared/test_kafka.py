@@ -1,8 +1,11 @@
+import contextlib
+import gc
 import re
 import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +37,7 @@ from shared.kafka import (
     UNDECODED,
     KafkaAway,
     TopicReport,
+    _Session,
     admin,
     consumer,
     consumer_properties,
@@ -627,3 +631,32 @@ def test_a_place_that_is_gone_is_an_error(there: KafkaConfig) -> None:
     assert error is not None
     assert error.code() == KafkaError._AUTO_OFFSET_RESET
     ours.close()
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["well", "broken off"])
+def test_a_conversation_leaves_no_client_behind(monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+    """Who ends it lets the client go, at once: the garbage collector would let another thread wait for its end."""
+
+    class Client:
+        def __init__(self, _: KafkaConfig, *, error_cb: Callable[[KafkaError], None]) -> None:
+            self.error_cb = error_cb
+
+        def poll(self, _: float) -> None:
+            """Nothing comes."""
+
+    made: list[weakref.ref[Client]] = []
+
+    def make(config: KafkaConfig, *, error_cb: Callable[[KafkaError], None]) -> Client:
+        client = Client(config, error_cb=error_cb)
+        made.append(weakref.ref(client))
+        return client
+
+    monkeypatch.setattr("shared.kafka.admin", make)
+    gc.disable()
+    try:
+        with contextlib.suppress(KafkaAway), _Session(KafkaConfig(), 1.0):
+            if broken:
+                raise KafkaAway("nobody answers")
+        assert [one() for one in made] == [None]
+    finally:
+        gc.enable()
