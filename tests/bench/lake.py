@@ -59,15 +59,26 @@ class Lake:
 
 
 class Forwarder:
-    """Stage two with its defaults but for addresses, a lake in a directory, and its interval."""
+    """Stage two with its defaults but for addresses, a lake in a directory, and its interval.
 
-    def __init__(self, bootstrap_servers: str, prefix: str, directory: Path) -> None:
+    With ``everything`` it also marks flows that several exporters saw, and adds up records beside them.
+    """
+
+    def __init__(self, bootstrap_servers: str, prefix: str, directory: Path, *, everything: bool) -> None:
         http = free_port()
         self.lake = Lake(directory / "lake")
-        sink = {"type": "parquet", "path": str(self.lake.path), "batch": {"interval_ms": INTERVAL_MS}}
+        sink: dict[str, Any] = {
+            "type": "parquet",
+            "path": str(self.lake.path),
+            "batch": {"interval_ms": INTERVAL_MS},
+        }
+        more: dict[str, Any] = {}
+        if everything:
+            more = {"dedup": {"flow": {"policy": "lease"}}}
+            sink |= {"aggregated_path": str(directory / "sums"), "aggregate": {"profile": "prefix", "keep_raw": True}}
         settings = {
             "kafka": {"bootstrap_servers": bootstrap_servers, "topic_prefix": prefix},
-            "forwarder": {"http": {"listen": f"127.0.0.1:{http}"}, "sinks": {"lake": sink}},
+            "forwarder": {"http": {"listen": f"127.0.0.1:{http}"}, "sinks": {"lake": sink}, **more},
         }
         config = directory / "forwarder.yaml"
         # JSON is YAML.
@@ -95,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and write the result file; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.lake", description=__doc__)
     parser.add_argument("--case", default="v9", choices=[case.name for case in CASES], help="what is sent")
+    parser.add_argument(
+        "--everything", action="store_true", help="with duplicates of flows marked by lease, and sums by prefix beside"
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False)
@@ -104,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Bench.started(console) as bench:
             bench.source.prepare(case, LOADS * case.load.datagrams)
             for number in range(arguments.rounds):
-                rounds.append(_round(bench, case))
+                rounds.append(_round(bench, case, everything=arguments.everything))
                 console.print(f"round {number + 1}: {rounds[-1]}", soft_wrap=True)
     except (KafkaUnavailable, Refused) as error:
         sys.exit(str(error))
@@ -117,19 +131,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "records_per_cpu_second": {way: speed.rounded(0) for way, speed in speeds.items()},
         "rounds": rounds,
     }
-    path = results.write("lake", content)
+    path = results.write("lake-everything" if arguments.everything else "lake", content)
     console.print(f"written to {path.relative_to(CHECKOUT)}")
     return 0
 
 
-def _round(bench: Bench, case: Case) -> dict[str, Any]:
+def _round(bench: Bench, case: Case, *, everything: bool) -> dict[str, Any]:
     """Send loads through both stages, the last one while the forwarder is held; every record has to arrive, once."""
     prefix = bench.broker.new_prefix()
     load = case.load
     with tempfile.TemporaryDirectory(prefix="bench-lake-", dir=CHECKOUT / ".local") as name:
         directory = Path(name)
         ingest = Ingest(bench.broker, bench.port, prefix, directory)
-        forwarder = Forwarder(bench.broker.bootstrap_servers, prefix, directory)
+        forwarder = Forwarder(bench.broker.bootstrap_servers, prefix, directory, everything=everything)
         lake = forwarder.lake
         try:
             # Ingest makes the topics.
