@@ -305,7 +305,7 @@ class Arena:
         if self.ingest.status is not None:
             self._start_ingest()
         self.ingest.until(self._ready, "ready", SETTLE_SECONDS)
-        self.ingest.until(lambda: self.ingest.balance().in_flight == 0, "all in Kafka", SETTLE_SECONDS)
+        self.ingest.until(self._is_empty, "all in Kafka", SETTLE_SECONDS)
         # What a forwarder thinks of the end of the log may be some seconds old.
         ends = RecordsTopic(self.broker.bootstrap_servers, PREFIX).ends()
         self._forwarders[0].until(lambda: self._committed(ends), "all committed", SETTLE_SECONDS)
@@ -313,6 +313,13 @@ class Arena:
     def _ready(self) -> bool:
         try:
             return self.ingest.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TimeoutException:
+            self.unanswered += 1
+            return False
+
+    def _is_empty(self) -> bool:
+        try:
+            return self.ingest.balance().in_flight == 0
         except httpx.TimeoutException:
             self.unanswered += 1
             return False
