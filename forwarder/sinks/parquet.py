@@ -282,7 +282,7 @@ def _write(table: pa.Table, look: Layout, directory: Path, name: str) -> None:
 
 
 def _compressions(table: pa.Table) -> dict[str, str]:
-    """How each column is compressed: one without a value is a few bytes, and setting up for them costs a sixth of it."""
+    """How each column is compressed: one without a value is a few bytes, which are not worth it."""
     return {
         name: "none" if column.null_count == table.num_rows else "zstd"
         for name, column in zip(table.column_names, table.columns, strict=True)

@@ -192,9 +192,8 @@ def test_a_dry_run_counts(world: World, capsys: pytest.CaptureFixture[str]) -> N
     assert (world.put, world.sink.tables) == ([], {})
 
 
-def test_a_signal_stops_after_the_letter_in_hand(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is done is said; the sink knows it by its name, so the same command goes on."""
-    world.letters = [lambda: of_lake(0), lambda: of_lake(1), lambda: of_lake(2)]
+def terminated_at_the_first_delivery(world: World) -> None:
+    """Let the signal come while the sink is handed its first letter."""
     deliver = world.sink.deliver
 
     def deliver_and_stop(*words: Any) -> object:  # noqa: ANN401 - whatever a sink gets
@@ -203,6 +202,12 @@ def test_a_signal_stops_after_the_letter_in_hand(world: World, capsys: pytest.Ca
         return deliver(*words)
 
     world.sink.deliver = deliver_and_stop  # type: ignore[method-assign, assignment]
+
+
+def test_a_signal_stops_after_the_letter_in_hand(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is done is said; the sink knows it by its name, so the same command goes on."""
+    world.letters = [lambda: of_lake(0), lambda: of_lake(1), lambda: of_lake(2)]
+    terminated_at_the_first_delivery(world)
     assert main(["deadletters", "redeliver"]) == 0
     said = capsys.readouterr().out
     assert world.sink.record_ids() == [0]
@@ -216,14 +221,7 @@ def test_a_signal_ends_the_waiting_for_a_sink(world: World, capsys: pytest.Captu
     """A sink that is away for good does not keep the command."""
     world.letters = [lambda: of_lake(0), lambda: of_lake(1)]
     world.sink.answers[1] = [Busy(Trouble.AWAY, "is away", retry_after=3600.0)]
-    deliver = world.sink.deliver
-
-    def deliver_and_stop(*words: Any) -> object:  # noqa: ANN401 - whatever a sink gets
-        if not world.sink.tries:
-            terminate()
-        return deliver(*words)
-
-    world.sink.deliver = deliver_and_stop  # type: ignore[method-assign, assignment]
+    terminated_at_the_first_delivery(world)
     assert main(["deadletters", "redeliver"]) == 0
     said = capsys.readouterr().out
     assert "0:0 (refused): not delivered: is away" in said
