@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from deploy.local.books import Sums
 from shared import codec
@@ -16,6 +16,7 @@ from shared.config import KafkaConfig
 from shared.kafka import RECORDS, full_name, partition_count
 
 PATIENCE_SECONDS = 30.0
+_NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 
 
 class RecordsTopic:
@@ -54,9 +55,21 @@ class RecordsTopic:
     def _ends(self, consumer: Consumer) -> dict[int, int]:
         ends: dict[int, int] = {}
         for number in range(self.partitions):
-            _, high = consumer.get_watermark_offsets(TopicPartition(self.name, number), timeout=PATIENCE_SECONDS)
-            ends[number] = high
+            ends[number] = self._end(consumer, number)
         return ends
+
+    def _end(self, consumer: Consumer, number: int) -> int:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                _, high = consumer.get_watermark_offsets(TopicPartition(self.name, number), timeout=PATIENCE_SECONDS)
+            except KafkaException as error:
+                # A broker that was stopped or started a moment ago does not know yet that it is the leader.
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return int(high)
 
     def _read(self, consumer: Consumer) -> list[Message]:
         ends = self._ends(consumer)
